@@ -1,0 +1,1 @@
+"""The works, one module per group. Importing a module registers its rows."""

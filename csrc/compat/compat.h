@@ -1,0 +1,86 @@
+/* Differences between the supported CPythons (3.10 - 3.15) and libuvs (>= 1.40),
+ * in one place: newer API is given to older versions under its own name.
+ * Every C file of the project includes this one first; it includes nothing of ours.
+ */
+#ifndef UVLOOP_CLONE_COMPAT_H
+#define UVLOOP_CLONE_COMPAT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+#include <uv.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if PY_VERSION_HEX < 0x030A0000
+#error "uvloop_clone needs CPython 3.10 or newer"
+#endif
+
+#if UV_VERSION_HEX < ((1 << 16) | (40 << 8))
+#error "uvloop_clone needs libuv 1.40 or newer"
+#endif
+
+#if PY_VERSION_HEX < 0x030C0000
+
+/* The raised exception as one normalized object with its traceback, or NULL. */
+static inline PyObject *
+PyErr_GetRaisedException(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (type == NULL) {
+        return NULL;
+    }
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(value, traceback);
+        Py_DECREF(traceback);
+    }
+    Py_DECREF(type);
+    return value;
+}
+
+static inline void
+PyErr_SetRaisedException(PyObject *exc)
+{
+    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exc)), exc, PyException_GetTraceback(exc));
+}
+
+#endif
+
+#if PY_VERSION_HEX < 0x030D0000
+
+/* 1: found, 0: missing (no exception), -1: error. */
+static inline int
+PyObject_GetOptionalAttr(PyObject *obj, PyObject *name, PyObject **result)
+{
+    *result = PyObject_GetAttr(obj, name);
+    if (*result != NULL) {
+        return 1;
+    }
+    if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        return 0;
+    }
+    return -1;
+}
+
+#endif
+
+/* The types of every module are heap types: their instances own a reference to them. */
+static inline void
+compat_free_instance(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* A code branch that is not on a hot path: kept out of line so that the hot path stays small. */
+#define COLD __attribute__((cold, noinline))
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+#endif

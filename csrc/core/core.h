@@ -1,0 +1,277 @@
+/* What the core room offers to the others: the loop and handle objects, the turn's entry
+ * points, and how uv callbacks get hold of the GIL and report failures.
+ * Order of the life of a callback: loop_call_soon() -> ready queue -> turn.c -> handle_run().
+ */
+#ifndef UVLOOP_CLONE_CORE_H
+#define UVLOOP_CLONE_CORE_H
+
+#include "state.h"
+#include <stdatomic.h>
+
+typedef struct LoopObject LoopObject;
+typedef struct HandleObject HandleObject;
+
+/* ---- handles (handle.c) --------------------------------------------------------------- */
+
+#define HANDLE_INLINE_ARGS 4
+
+enum {
+    HANDLE_CANCELLED = 1 << 0,
+    HANDLE_RUNNING = 1 << 1,    /* its callback is on the C stack: args must outlive it */
+    HANDLE_SCHEDULED = 1 << 2,  /* a timer that is in the heap */
+    HANDLE_KEEP = 1 << 3,       /* runs many times (fd watchers, signals) */
+    HANDLE_DIRECT = 1 << 4,     /* native: called from the uv callback, not queued */
+    HANDLE_THREADSAFE = 1 << 5, /* other threads wait while it runs: wakeup.c */
+};
+
+/* A C callback that takes its turn in the ready queue like any Python one. A NULL
+ * return is an exception, reported as a Python callback's would be. */
+typedef PyObject *(*handle_native)(LoopObject *loop, PyObject *owner, PyObject *arg);
+
+/* One struct for Handle and TimerHandle (`when` is used by the latter alone).
+ * `loop` is borrowed and NULL once the handle has left the loop's hands. */
+struct HandleObject {
+    PyObject_HEAD
+    LoopObject *loop;
+    PyObject *callback; /* or the owner, when `native` is set; NULL once cancelled or done */
+    PyObject *context;
+    handle_native native;
+    PyObject **args; /* args[0] is scratch for vectorcall, arguments follow */
+    PyObject *inline_args[HANDLE_INLINE_ARGS + 1];
+    uint32_t nargs;
+    uint8_t flags;
+    double when;
+    HandleObject *next; /* inbox and free list */
+    PyObject *source_traceback;
+    PyObject *kept_repr; /* debug mode: what it was before cancel() */
+    PyObject *weakrefs;
+};
+
+/* A new handle; takes its own references. `context` NULL: a copy of the current one. */
+HandleObject *handle_new(LoopObject *loop, PyTypeObject *type, PyObject *callback,
+                         PyObject *const *args, Py_ssize_t nargs, PyObject *context);
+/* Enters `context`; under a nested run, where an outer frame may hold it, a copy. Returns a
+ * new reference to what was entered, which context_leave() takes back. */
+PyObject *context_enter(LoopObject *loop, PyObject *context);
+/* `result` of the call passes through; NULL when leaving failed. */
+PyObject *context_leave(PyObject *entered, PyObject *result);
+/* Runs the callback; -1 only when an exception must leave the loop. */
+int handle_run(LoopObject *loop, HandleObject *handle);
+/* What handle.cancel() does. */
+int handle_cancel(HandleObject *handle);
+/* After HANDLE_RUNNING is over: gives up what a handle cancelled from within held. */
+void handle_release_call(HandleObject *handle);
+/* The handle left the loop's hands. */
+void handle_finish(HandleObject *handle);
+/* A handle that runs many times: its owner cancels it. */
+HandleObject *handle_new_kept(LoopObject *loop, PyObject *callback, PyObject *const *args,
+                              Py_ssize_t nargs);
+/* For the traverse of whoever owns the handle. */
+int handle_visit(HandleObject *handle, visitproc visit, void *arg);
+void handle_free_list_clear(CoreState *state);
+
+/* ---- ready queue (ready.h holds the inline code) -------------------------------------- */
+
+typedef struct {
+    HandleObject **items; /* ring; capacity is a power of two */
+    size_t capacity, head, count;
+} ReadyQueue;
+
+/* ---- timers (timers.c) ---------------------------------------------------------------- */
+
+typedef struct {
+    double when;
+    uint64_t sequence; /* equal deadlines fire in the order of scheduling */
+    HandleObject *handle;
+} TimerEntry;
+
+typedef struct {
+    TimerEntry *entries; /* binary heap */
+    size_t count, capacity, cancelled;
+    uint64_t sequence;
+    double armed; /* the deadline that the kernel timer is set to; infinity: none */
+    bool fired;   /* and was neither set nor read since */
+} TimerHeap;
+
+int timers_push(LoopObject *loop, HandleObject *handle);
+/* Moves everything that is due to the ready queue. */
+int timers_collect(LoopObject *loop);
+/* Sees to it that the coming wait ends at the first deadline. 1: something is due now. */
+int timers_arm(LoopObject *loop);
+/* Seconds to the first deadline by the loop's clock. 1: set; 0: there is none; -1: error. */
+int timers_distance(LoopObject *loop, double *seconds);
+/* Ends the coming wait after so many seconds, whatever the deadlines are. */
+int timers_arm_for(LoopObject *loop, double seconds);
+int timers_open(LoopObject *loop);
+void timers_close(LoopObject *loop);
+void timers_drop_all(LoopObject *loop);
+void timers_compact(LoopObject *loop);
+/* The loop's clock in seconds: CLOCK_MONOTONIC, or a patched time(). */
+int loop_clock(LoopObject *loop, double *now);
+
+/* ---- the loop (loop.c) ---------------------------------------------------------------- */
+
+struct StreamObject;
+struct WatcherTable;
+struct Listener;
+struct DatagramRoom;
+
+struct LoopObject {
+    PyObject_HEAD
+    CoreState *state;
+    PyObject *module; /* keeps the state alive */
+    uv_loop_t uv;
+
+    ReadyQueue ready;
+    ReadyQueue arrived; /* callbacks of descriptors, while a poll lasts */
+    TimerHeap timers;
+
+    /* turn.c */
+    unsigned turns_without_poll;
+    uint64_t last_poll;      /* uv_hrtime */
+    int uv_depth;            /* uv_run calls on the C stack */
+    PyThreadState *released; /* set while the GIL is let go for the kernel wait */
+    PyObject *leaving;       /* KeyboardInterrupt and the like, on its way out of uv_run */
+    uv_prepare_t before_wait;
+    bool wait_allowed;
+    struct StreamObject *unflushed; /* streams that were written to in this turn */
+    PyObject *parked;               /* list: what a nested uv_run must not free; turn.c */
+    PyObject *poll_hook;            /* called instead of the kernel poll, or NULL; pollhook.c */
+    bool in_poll_hook;
+    int hook_arrived; /* what the polls from within the hook put in front */
+
+    /* wakeup.c */
+    uv_async_t wake;
+    _Atomic(HandleObject *) inbox;
+    atomic_bool asleep;
+    uv_mutex_t run_lock; /* with run_over: threads that wait for a callback's end */
+    uv_cond_t run_over;
+    int run_waiters;
+
+    /* timers.c */
+    uv_poll_t timer_poll;
+    uv_timer_t timer;
+    int timer_fd;
+
+    /* signals.c */
+    uv_poll_t signal_poll;
+    int signal_fds[2];         /* read end, write end; -1 until first needed */
+    PyObject *signal_handlers; /* {number: Handle} */
+
+    /* io/ and transports/ */
+    struct WatcherTable *watchers;
+    struct Listener *listeners;
+    struct TLSBuffer *tls_buffer;   /* ciphertext of all TLS connections; see tls/write.c */
+    char *read_buffer;              /* shared by all streams of the loop; lazily made */
+    struct DatagramRoom *datagrams; /* shared by all datagram transports; lazily made */
+
+    /* loop.c */
+    PyObject *guests; /* dict that keeps alive what hangs on handles that are not ours; NULL as
+                       * long as nobody was given `uv` */
+    unsigned long thread_id; /* of the thread that runs it; 0: not running */
+    int run_depth;
+    int pid;
+    int origin_depth; /* coroutine origin tracking to restore; -1: untouched */
+    bool opened, wakeup_opened, closed, stopping, debug, nested_allowed, time_patched;
+    PyObject *task_factory; /* or NULL */
+    double slow_callback_duration;
+    PyObject *weakrefs;
+};
+
+#define LOOP(op) ((LoopObject *)(op))
+#define HANDLE(op) ((HandleObject *)(op))
+
+/* Error with RuntimeError('Event loop is closed') set. */
+int loop_check_closed(LoopObject *loop);
+/* What call_soon does in debug mode: RuntimeError from a foreign thread. */
+int loop_check_thread(LoopObject *loop);
+/* TypeError for coroutines and things that cannot be called. */
+int loop_check_callback(LoopObject *loop, PyObject *callback, const char *method);
+
+/* Queues `native(loop, owner, arg)` for the next turn. `arg` and `context` may be NULL. */
+int loop_call_native(LoopObject *loop, handle_native native, PyObject *owner, PyObject *arg,
+                     PyObject *context);
+/* The same from any thread; wakes the loop. */
+int loop_call_native_threadsafe(LoopObject *loop, handle_native native, PyObject *owner);
+/* Puts a handle at the end of the ready queue, which takes over the reference. */
+int loop_make_ready(LoopObject *loop, HandleObject *handle);
+
+/* Signals and threads (signals.c, wakeup.c). */
+int wakeup_open(LoopObject *loop);
+void wakeup_free(LoopObject *loop);
+void wakeup_drain(LoopObject *loop);
+int signals_open(LoopObject *loop);
+/* Signals wake the loop from here on; *old_fd is what signals_leave() restores, or NULL
+ * outside the main thread. */
+int signals_enter(LoopObject *loop, PyObject **old_fd);
+void signals_leave(LoopObject *loop, PyObject *old_fd);
+void signals_close(LoopObject *loop);
+PyObject *signals_py_set_handle(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *signals_py_get_handles(PyObject *self, PyObject *ignored);
+
+/* tasks.c */
+PyObject *loop_new_future(LoopObject *loop);
+/* The current task steps aside for a nested run; returns it (or None), NULL on error. */
+PyObject *tasks_leave_current(LoopObject *loop);
+int tasks_enter_again(LoopObject *loop, PyObject *task);
+
+/* ---- the turn (turn.c) ---------------------------------------------------------------- */
+
+int turn_open(LoopObject *loop);
+/* The next turn will poll, whatever is ready. */
+void turn_poll_next(LoopObject *loop);
+/* Around a run that was entered from a callback inside uv_run. */
+void turn_enter_nested(LoopObject *loop);
+void turn_leave_nested(LoopObject *loop);
+/* One turn of the loop; -1 when an exception leaves it. */
+int turn_run(LoopObject *loop);
+/* The kernel poll: returns how many callbacks of descriptors it put in front of the queue; -1
+ * with an exception. */
+int turn_poll(LoopObject *loop, bool wait);
+/* pollhook.c: the poll by way of the hook. */
+int pollhook_call(LoopObject *loop, bool wait);
+PyObject *pollhook_py_set(PyObject *self, PyObject *hook);
+PyObject *pollhook_py_poll(PyObject *self, PyObject *timeout);
+/* uv_run for the closed handles; true while something is left. `wait`: for the next event,
+ * without the GIL. */
+bool turn_drain_closing(LoopObject *loop, bool wait);
+
+/* Gives up a reference in a close callback. Under a nested uv_run the object waits for the
+ * outermost one to return, as libuv frames on the C stack may still look at its handle. */
+void turn_release_later(LoopObject *loop, PyObject *object);
+
+/* Every uv callback that touches Python begins with this: takes the GIL back once a batch. */
+static inline void
+loop_enter_python(LoopObject *loop)
+{
+    if (loop->released != NULL) {
+        PyThreadState *thread = loop->released;
+        loop->released = NULL;
+        PyEval_RestoreThread(thread);
+    }
+}
+
+/* ---- failures (errors.c) -------------------------------------------------------------- */
+
+/* Inside a uv callback: the raised exception must leave the loop (KeyboardInterrupt). */
+void loop_leave_with_exception(LoopObject *loop);
+/* True when the raised exception is one that leaves the loop. */
+static inline bool
+exception_leaves_loop(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
+           || PyErr_ExceptionMatches(PyExc_SystemExit);
+}
+/* call_exception_handler({'message':…, 'exception': exc, key: value}); takes `exc` over.
+ * -1 when the handler itself let an exception leave. */
+int loop_report(LoopObject *loop, PyObject *exc, const char *message, const char *key1,
+                PyObject *value1, const char *key2, PyObject *value2);
+/* Reports the raised exception from a place that cannot return an error: one that must
+ * leave the loop is carried out of uv_run. */
+void loop_report_raised(LoopObject *loop, const char *message, const char *key1, PyObject *value1,
+                        const char *key2, PyObject *value2);
+/* Raises the OSError (ConnectionRefusedError …) of a negative uv/errno code. */
+PyObject *raise_uv_error(int code);
+PyObject *exception_from_uv_error(int code);
+
+#endif

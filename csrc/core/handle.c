@@ -1,0 +1,609 @@
+/* Handle and TimerHandle: a callback with its arguments and context, waiting for its turn.
+ * Both are one C struct, made from free lists. `isinstance(h, asyncio.Handle)` holds through
+ * __class__, which costs nothing where a real subclass would carry asyncio's nine slots.
+ *
+ * A plain Handle is not tracked by the cycle collector: whatever it refers to is given up
+ * when it ran or was cancelled, and until then the loop's own traverse answers for it. That
+ * saves two list operations per callback. Timers live long, so they are tracked.
+ */
+
+#include "core/core.h"
+#include "core/ready.h"
+#include "core/wakeup.h"
+
+/* Each handle beyond these counts towards the collector's next generation-0 pass. */
+#define FREE_HANDLES_MAX 4096
+
+
+static inline int
+free_list_index(CoreState *state, PyTypeObject *type)
+{
+    return type == state->TimerHandleType;
+}
+
+static COLD HandleObject *
+handle_allocate(CoreState *state, PyTypeObject *type)
+{
+    /* GenericAlloc tracks at once, on every version; plain handles are not tracked. */
+    HandleObject *handle = (HandleObject *)type->tp_alloc(type, 0);
+    if (handle != NULL && type == state->HandleType) {
+        PyObject_GC_UnTrack(handle);
+    }
+    return handle;
+}
+
+HandleObject *
+handle_new(LoopObject *loop, PyTypeObject *type, PyObject *callback, PyObject *const *args,
+           Py_ssize_t nargs, PyObject *context)
+{
+    CoreState *state = loop->state;
+    int list = free_list_index(state, type);
+    HandleObject *handle = state->free_handles[list];
+    if (likely(handle != NULL)) {
+        state->free_handles[list] = handle->next;
+        state->free_handle_count[list]--;
+        handle->next = NULL;
+        Py_INCREF(type);
+        _Py_NewReference((PyObject *)handle);
+        if (list == 1) {
+            PyObject_GC_Track(handle);
+        }
+    }
+    else if ((handle = handle_allocate(state, type)) == NULL) {
+        return NULL;
+    }
+    handle->args = handle->inline_args;
+    if (unlikely(nargs > HANDLE_INLINE_ARGS)) {
+        PyObject **outer = PyMem_Malloc((size_t)(nargs + 1) * sizeof(PyObject *));
+        if (outer == NULL) {
+            Py_DECREF(handle);
+            PyErr_NoMemory();
+            return NULL;
+        }
+        handle->args = outer;
+    }
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        handle->args[i + 1] = Py_NewRef(args[i]);
+    }
+    handle->nargs = (uint32_t)nargs;
+    handle->callback = Py_NewRef(callback);
+    handle->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
+    if (unlikely(handle->context == NULL)) {
+        Py_DECREF(handle);
+        return NULL;
+    }
+    handle->loop = loop;
+    if (unlikely(loop->debug)) {
+        handle->source_traceback = PyObject_CallNoArgs(state->extract_stack);
+        if (handle->source_traceback == NULL) {
+            Py_DECREF(handle);
+            return NULL;
+        }
+    }
+    return handle;
+}
+
+HandleObject *
+handle_new_kept(LoopObject *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs)
+{
+    HandleObject *handle = handle_new(loop, loop->state->HandleType, callback, args, nargs, NULL);
+    if (handle != NULL) {
+        handle->flags |= HANDLE_KEEP;
+        PyObject_GC_Track(handle);
+    }
+    return handle;
+}
+
+static void
+handle_drop_call(HandleObject *handle)
+{
+    Py_CLEAR(handle->callback);
+    PyObject **args = handle->args;
+    uint32_t nargs = handle->nargs;
+    handle->nargs = 0;
+    for (uint32_t i = 1; i <= nargs; i++) {
+        Py_CLEAR(args[i]);
+    }
+    if (unlikely(args != handle->inline_args)) {
+        handle->args = handle->inline_args;
+        PyMem_Free(args);
+    }
+}
+
+void
+handle_release_call(HandleObject *handle)
+{
+    if (unlikely(handle->flags & HANDLE_CANCELLED)) {
+        handle_drop_call(handle);
+    }
+}
+
+/* Whoever still holds a handle that ran may look at its callback, as with asyncio's. As the
+ * loop no longer answers for its references, the collector has to. */
+void
+handle_finish(HandleObject *handle)
+{
+    handle->loop = NULL;
+    if (unlikely(Py_REFCNT(handle) > 1) && !PyObject_GC_IsTracked((PyObject *)handle)) {
+        PyObject_GC_Track(handle);
+    }
+}
+
+/* Whatever still holds the handle may cancel it twice or after it ran: no harm. */
+int
+handle_cancel(HandleObject *handle)
+{
+    if (handle->flags & HANDLE_CANCELLED) {
+        return 0;
+    }
+    handle->flags |= HANDLE_CANCELLED;
+    if (unlikely(handle->loop != NULL && handle->loop->debug)) {
+        handle->kept_repr = PyObject_Repr((PyObject *)handle);
+        if (handle->kept_repr == NULL) {
+            return -1;
+        }
+    }
+    if (handle->flags & HANDLE_SCHEDULED) {
+        handle->loop->timers.cancelled++;
+        timers_compact(handle->loop);
+    }
+    if (!(handle->flags & HANDLE_RUNNING)) {
+        handle_drop_call(handle);
+    }
+    return 0;
+}
+
+/* ---- running -------------------------------------------------------------------------- */
+
+static COLD int
+handle_report_failure(LoopObject *loop, HandleObject *handle)
+{
+    if (exception_leaves_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *text = PyObject_CallOneArg(loop->state->describe_callback, (PyObject *)handle);
+    const char *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8(text);
+    char message[512];
+    if (utf8 == NULL) {
+        PyErr_Clear(); /* a repr that fails must not hide the failure */
+        utf8 = "<unprintable callback>";
+    }
+    snprintf(message, sizeof(message), "Exception in callback %s", utf8);
+    int result = loop_report(loop, exc, message, "handle", (PyObject *)handle,
+                             handle->source_traceback == NULL ? NULL : "source_traceback",
+                             handle->source_traceback);
+    Py_XDECREF(text);
+    return result;
+}
+
+/* A nested run meets a context that an outer frame has entered: run in a copy of it. */
+static COLD PyObject *
+context_enter_copy(LoopObject *loop, PyObject *context)
+{
+    if (loop->run_depth < 2 || !PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+        return NULL;
+    }
+    PyErr_Clear();
+    PyObject *copy = PyContext_Copy(context);
+    if (copy != NULL && PyContext_Enter(copy) < 0) {
+        Py_CLEAR(copy);
+    }
+    return copy;
+}
+
+PyObject *
+context_enter(LoopObject *loop, PyObject *context)
+{
+    if (unlikely(PyContext_Enter(context) < 0)) {
+        return context_enter_copy(loop, context);
+    }
+    return Py_NewRef(context);
+}
+
+PyObject *
+context_leave(PyObject *entered, PyObject *result)
+{
+    /* Fails only if the callback left another context entered: that is its error. */
+    if (unlikely(PyContext_Exit(entered) < 0)) {
+        Py_CLEAR(result);
+    }
+    Py_DECREF(entered);
+    return result;
+}
+
+static inline PyObject *
+handle_call(LoopObject *loop, HandleObject *handle)
+{
+    if (handle->native != NULL) {
+        return handle->native(loop, handle->callback, handle->nargs ? handle->args[1] : NULL);
+    }
+    return PyObject_Vectorcall(handle->callback, handle->args + 1,
+                               handle->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+}
+
+static COLD PyObject *
+handle_call_timed(LoopObject *loop, HandleObject *handle)
+{
+    uint64_t start = uv_hrtime();
+    PyObject *result = handle_call(loop, handle);
+    double seconds = (double)(uv_hrtime() - start) * 1e-9;
+    if (result == NULL || seconds < loop->slow_callback_duration) {
+        return result;
+    }
+    PyObject *text = PyObject_CallOneArg(loop->state->describe_handle, (PyObject *)handle);
+    PyObject *logged = NULL;
+    if (text != NULL) {
+        logged = PyObject_CallMethod(loop->state->logger, "warning", "sOd",
+                                     "Executing %s took %.3f seconds", text, seconds);
+        Py_DECREF(text);
+    }
+    if (logged == NULL) {
+        Py_CLEAR(result);
+    }
+    Py_XDECREF(logged);
+    return result;
+}
+
+int
+handle_run(LoopObject *loop, HandleObject *handle)
+{
+    PyObject *entered = context_enter(loop, handle->context);
+    if (unlikely(entered == NULL)) {
+        return handle_report_failure(loop, handle);
+    }
+    handle->flags |= HANDLE_RUNNING;
+    PyObject *result =
+        unlikely(loop->debug) ? handle_call_timed(loop, handle) : handle_call(loop, handle);
+    handle->flags &= ~HANDLE_RUNNING;
+    if (unlikely(loop->run_waiters > 0)) {
+        wakeup_run_is_over(loop);
+    }
+    result = context_leave(entered, result);
+    int status = 0;
+    if (likely(result != NULL)) {
+        Py_DECREF(result);
+    }
+    else {
+        status = handle_report_failure(loop, handle);
+    }
+    if (!(handle->flags & HANDLE_KEEP)) {
+        handle_finish(handle);
+    }
+    handle_release_call(handle);
+    return status;
+}
+
+/* ---- Python methods ------------------------------------------------------------------- */
+
+static PyObject *
+handle_py_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (HANDLE(self)->flags & HANDLE_THREADSAFE) {
+        wakeup_wait_for_run(HANDLE(self));
+    }
+    if (handle_cancel(HANDLE(self)) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+handle_py_cancelled(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (HANDLE(self)->flags & HANDLE_THREADSAFE) {
+        wakeup_wait_for_run(HANDLE(self));
+    }
+    return PyBool_FromLong(HANDLE(self)->flags & HANDLE_CANCELLED);
+}
+
+static PyObject *
+handle_py_get_context(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(HANDLE(self)->context);
+}
+
+static PyObject *
+timer_handle_py_when(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyFloat_FromDouble(HANDLE(self)->when);
+}
+
+static PyObject *
+or_none(PyObject *value)
+{
+    return Py_NewRef(value != NULL ? value : Py_None);
+}
+
+static PyObject *
+handle_get_callback(PyObject *self, void *Py_UNUSED(closure))
+{
+    return or_none(HANDLE(self)->callback);
+}
+
+static PyObject *
+handle_get_args(PyObject *self, void *Py_UNUSED(closure))
+{
+    HandleObject *handle = HANDLE(self);
+    if (handle->callback == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *args = PyTuple_New(handle->nargs);
+    for (uint32_t i = 0; args != NULL && i < handle->nargs; i++) {
+        PyTuple_SET_ITEM(args, i, Py_NewRef(handle->args[i + 1]));
+    }
+    return args;
+}
+
+static PyObject *
+handle_get_source_traceback(PyObject *self, void *Py_UNUSED(closure))
+{
+    return or_none(HANDLE(self)->source_traceback);
+}
+
+static PyObject *
+handle_get_cancelled(PyObject *self, void *Py_UNUSED(closure))
+{
+    return handle_py_cancelled(self, NULL);
+}
+
+static PyObject *
+handle_get_context(PyObject *self, void *Py_UNUSED(closure))
+{
+    return handle_py_get_context(self, NULL);
+}
+
+static PyObject *
+handle_get_loop(PyObject *self, void *Py_UNUSED(closure))
+{
+    return or_none((PyObject *)HANDLE(self)->loop);
+}
+
+/* The asyncio class that this type stands for. */
+static PyObject *
+handle_get_class(PyObject *self, void *Py_UNUSED(closure))
+{
+    CoreState *state = state_of_type(Py_TYPE(self));
+    if (Py_TYPE(self) == state->TimerHandleType) {
+        return Py_NewRef(state->asyncio_timer_handle);
+    }
+    return Py_NewRef(HANDLE(self)->flags & HANDLE_THREADSAFE ? state->asyncio_threadsafe_handle
+                                                             : state->asyncio_handle);
+}
+
+static PyObject *
+handle_repr(PyObject *self)
+{
+    HandleObject *handle = HANDLE(self);
+    if (handle->kept_repr != NULL) {
+        return Py_NewRef(handle->kept_repr);
+    }
+    CoreState *state = state_of_type(Py_TYPE(self));
+    bool timer = Py_TYPE(self) == state->TimerHandleType;
+    PyObject *args = handle_get_args(self, NULL);
+    PyObject *when = timer ? PyFloat_FromDouble(handle->when) : Py_NewRef(Py_None);
+    PyObject *result = NULL;
+    if (args != NULL && when != NULL) {
+        result = PyObject_CallFunction(
+            state->format_handle, "sOOOOOO", timer ? "TimerHandle" : "Handle",
+            handle->callback != NULL ? handle->callback : Py_None, args,
+            handle->flags & HANDLE_CANCELLED ? Py_True : Py_False, when,
+            handle->source_traceback != NULL ? handle->source_traceback : Py_None,
+            handle->loop != NULL && handle->loop->debug ? Py_True : Py_False);
+    }
+    Py_XDECREF(args);
+    Py_XDECREF(when);
+    return result;
+}
+
+static Py_hash_t
+timer_handle_hash(PyObject *self)
+{
+    PyObject *when = PyFloat_FromDouble(HANDLE(self)->when);
+    if (when == NULL) {
+        return -1;
+    }
+    Py_hash_t hash = PyObject_Hash(when);
+    Py_DECREF(when);
+    return hash;
+}
+
+/* Equal timers have equal deadlines, callbacks, arguments and state: asyncio's rule. */
+static int
+timer_handle_equal(HandleObject *a, HandleObject *b)
+{
+    if (a->when != b->when || a->nargs != b->nargs
+        || (a->flags & HANDLE_CANCELLED) != (b->flags & HANDLE_CANCELLED)) {
+        return 0;
+    }
+    PyObject *one = a->callback != NULL ? a->callback : Py_None;
+    PyObject *other = b->callback != NULL ? b->callback : Py_None;
+    int same = PyObject_RichCompareBool(one, other, Py_EQ);
+    for (uint32_t i = 1; same == 1 && i <= a->nargs; i++) {
+        same = PyObject_RichCompareBool(a->args[i], b->args[i], Py_EQ);
+    }
+    return same;
+}
+
+static PyObject *
+timer_handle_richcompare(PyObject *self, PyObject *other, int op)
+{
+    if (Py_TYPE(self) != Py_TYPE(other)) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    HandleObject *a = HANDLE(self), *b = HANDLE(other);
+    if ((op == Py_LT || op == Py_GT) || ((op == Py_LE || op == Py_GE) && a->when != b->when)) {
+        Py_RETURN_RICHCOMPARE(a->when, b->when, op);
+    }
+    int equal = timer_handle_equal(a, b);
+    if (equal < 0) {
+        return NULL;
+    }
+    return PyBool_FromLong(op == Py_NE ? !equal : equal);
+}
+
+/* ---- life ----------------------------------------------------------------------------- */
+
+static int
+handle_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    HandleObject *handle = HANDLE(self);
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(handle->callback);
+    Py_VISIT(handle->context);
+    Py_VISIT(handle->source_traceback);
+    for (uint32_t i = 1; i <= handle->nargs; i++) {
+        Py_VISIT(handle->args[i]);
+    }
+    return 0;
+}
+
+int
+handle_visit(HandleObject *handle, visitproc visit, void *arg)
+{
+    if (PyObject_GC_IsTracked((PyObject *)handle)) {
+        Py_VISIT(handle);
+        return 0;
+    }
+    return Py_REFCNT(handle) == 1 ? handle_traverse((PyObject *)handle, visit, arg) : 0;
+}
+
+static int
+handle_clear(PyObject *self)
+{
+    HandleObject *handle = HANDLE(self);
+    handle_drop_call(handle);
+    Py_CLEAR(handle->context);
+    Py_CLEAR(handle->source_traceback);
+    return 0;
+}
+
+static void
+handle_dealloc(PyObject *self)
+{
+    HandleObject *handle = HANDLE(self);
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (unlikely(handle->weakrefs != NULL)) {
+        PyObject_ClearWeakRefs(self);
+    }
+    if (likely(handle->args != NULL)) {
+        handle_drop_call(handle);
+    }
+    Py_CLEAR(handle->context);
+    Py_CLEAR(handle->source_traceback);
+    Py_CLEAR(handle->kept_repr);
+    CoreState *state = state_of_type(type);
+    int list = likely(state != NULL) ? free_list_index(state, type) : 0;
+    if (likely(state != NULL && state->free_handle_count[list] < FREE_HANDLES_MAX)) {
+        handle->flags = 0;
+        handle->native = NULL;
+        handle->loop = NULL;
+        handle->next = state->free_handles[list];
+        state->free_handles[list] = handle;
+        state->free_handle_count[list]++;
+        Py_DECREF(type);
+    }
+    else {
+        compat_free_instance(self);
+    }
+}
+
+void
+handle_free_list_clear(CoreState *state)
+{
+    for (int list = 0; list < 2; list++) {
+        while (state->free_handles[list] != NULL) {
+            HandleObject *handle = state->free_handles[list];
+            state->free_handles[list] = handle->next;
+            PyObject_GC_Del(handle);
+        }
+        state->free_handle_count[list] = FREE_HANDLES_MAX; /* what dies later is freed */
+    }
+}
+
+static PyMethodDef handle_methods[] = {
+    {"cancel", handle_py_cancel, METH_NOARGS,
+     PyDoc_STR("cancel($self, /)\n--\n\nCancel the callback; it will not run any more.")},
+    {"cancelled", handle_py_cancelled, METH_NOARGS,
+     PyDoc_STR("cancelled($self, /)\n--\n\nTrue if the callback was cancelled.")},
+    {"get_context", handle_py_get_context, METH_NOARGS,
+     PyDoc_STR("get_context($self, /)\n--\n\nThe contextvars.Context it runs in.")},
+    {NULL},
+};
+
+static PyMethodDef timer_handle_methods[] = {
+    {"cancel", handle_py_cancel, METH_NOARGS,
+     PyDoc_STR("cancel($self, /)\n--\n\nCancel the timer; it will not fire any more.")},
+    {"cancelled", handle_py_cancelled, METH_NOARGS,
+     PyDoc_STR("cancelled($self, /)\n--\n\nTrue if the timer was cancelled.")},
+    {"get_context", handle_py_get_context, METH_NOARGS,
+     PyDoc_STR("get_context($self, /)\n--\n\nThe contextvars.Context it runs in.")},
+    {"when", timer_handle_py_when, METH_NOARGS,
+     PyDoc_STR("when($self, /)\n--\n\nThe deadline in seconds of loop.time().")},
+    {NULL},
+};
+
+static PyGetSetDef handle_getset[] = {
+    {"__class__", handle_get_class, NULL, NULL, NULL},
+    {"_callback", handle_get_callback, NULL, NULL, NULL},
+    {"_args", handle_get_args, NULL, NULL, NULL},
+    {"_cancelled", handle_get_cancelled, NULL, NULL, NULL},
+    {"_context", handle_get_context, NULL, NULL, NULL},
+    {"_loop", handle_get_loop, NULL, NULL, NULL},
+    {"_source_traceback", handle_get_source_traceback, NULL, NULL, NULL},
+    {NULL},
+};
+
+static PyMemberDef handle_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(HandleObject, weakrefs), READONLY, NULL},
+    {NULL},
+};
+
+static PyMemberDef timer_handle_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(HandleObject, weakrefs), READONLY, NULL},
+    {"_when", T_DOUBLE, offsetof(HandleObject, when), READONLY, NULL},
+    {NULL},
+};
+
+static PyType_Slot handle_slots[] = {
+    {Py_tp_doc, "A callback that loop.call_soon() queued (asyncio.Handle)."},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_traverse, handle_traverse},
+    {Py_tp_clear, handle_clear},
+    {Py_tp_repr, handle_repr},
+    {Py_tp_methods, handle_methods},
+    {Py_tp_getset, handle_getset},
+    {Py_tp_members, handle_members},
+    {0, NULL},
+};
+
+PyType_Spec handle_spec = {
+    .name = "uvloop_clone._core.Handle",
+    .basicsize = sizeof(HandleObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = handle_slots,
+};
+
+static PyType_Slot timer_handle_slots[] = {
+    {Py_tp_doc, "A callback that waits for its deadline (asyncio.TimerHandle)."},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_traverse, handle_traverse},
+    {Py_tp_clear, handle_clear},
+    {Py_tp_repr, handle_repr},
+    {Py_tp_hash, timer_handle_hash},
+    {Py_tp_richcompare, timer_handle_richcompare},
+    {Py_tp_methods, timer_handle_methods},
+    {Py_tp_getset, handle_getset},
+    {Py_tp_members, timer_handle_members},
+    {0, NULL},
+};
+
+PyType_Spec timer_handle_spec = {
+    .name = "uvloop_clone._core.TimerHandle",
+    .basicsize = sizeof(HandleObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = timer_handle_slots,
+};

@@ -1,0 +1,53 @@
+/* The ready queue: a growable ring of handles, oldest first. Inline because every callback
+ * of the program goes through it. */
+#ifndef UVLOOP_CLONE_READY_H
+#define UVLOOP_CLONE_READY_H
+
+#include "core/core.h"
+
+int ready_grow(ReadyQueue *queue);
+
+/* Takes over the reference to `handle`. */
+static inline int
+ready_push(ReadyQueue *queue, HandleObject *handle)
+{
+    if (unlikely(queue->count == queue->capacity) && ready_grow(queue) < 0) {
+        return -1;
+    }
+    queue->items[(queue->head + queue->count) & (queue->capacity - 1)] = handle;
+    queue->count++;
+    return 0;
+}
+
+/* The same at the other end: it is the next to run. */
+static inline int
+ready_push_front(ReadyQueue *queue, HandleObject *handle)
+{
+    if (unlikely(queue->count == queue->capacity) && ready_grow(queue) < 0) {
+        return -1;
+    }
+    queue->head = (queue->head - 1) & (queue->capacity - 1);
+    queue->items[queue->head] = handle;
+    queue->count++;
+    return 0;
+}
+
+/* Gives the youngest back to the caller. The queue must not be empty. */
+static inline HandleObject *
+ready_pop_back(ReadyQueue *queue)
+{
+    queue->count--;
+    return queue->items[(queue->head + queue->count) & (queue->capacity - 1)];
+}
+
+/* Gives the reference to the caller. The queue must not be empty. */
+static inline HandleObject *
+ready_pop(ReadyQueue *queue)
+{
+    HandleObject *handle = queue->items[queue->head];
+    queue->head = (queue->head + 1) & (queue->capacity - 1);
+    queue->count--;
+    return handle;
+}
+
+#endif

@@ -1,0 +1,184 @@
+/* Signals: CPython's C-level handler writes the signal's number to a socketpair
+ * (signal.set_wakeup_fd), which ends the loop's wait. Then the Python-level handlers run
+ * (Ctrl-C raises here), and the handles of add_signal_handler() get their turn.
+ * Registering handlers is Python's part (uvloop_clone/_signals.py).
+ */
+
+#include "core/core.h"
+#include "core/ready.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+
+static void
+signals_dispatch(LoopObject *loop, const unsigned char *numbers, ssize_t count)
+{
+    for (ssize_t i = 0; i < count; i++) {
+        PyObject *number = PyLong_FromLong(numbers[i]);
+        PyObject *handle = NULL;
+        if (number != NULL) {
+            handle = PyDict_GetItemWithError(loop->signal_handlers, number);
+            Py_DECREF(number);
+        }
+        if (handle != NULL && !(HANDLE(handle)->flags & HANDLE_CANCELLED)
+            && ready_push(&loop->ready, HANDLE(Py_NewRef(handle))) < 0) {
+            Py_DECREF(handle);
+        }
+        if (PyErr_Occurred()) {
+            loop_report_raised(loop, "signal lost", NULL, NULL, NULL, NULL);
+        }
+    }
+}
+
+static void
+signals_arrived(uv_poll_t *poll, int Py_UNUSED(status), int Py_UNUSED(events))
+{
+    LoopObject *loop = poll->data;
+    unsigned char numbers[256];
+    ssize_t count;
+    loop_enter_python(loop);
+    do {
+        count = read(loop->signal_fds[0], numbers, sizeof(numbers));
+        signals_dispatch(loop, numbers, count);
+    } while (count == (ssize_t)sizeof(numbers) || (count < 0 && errno == EINTR));
+    if (PyErr_CheckSignals() < 0) {
+        loop_leave_with_exception(loop); /* whatever a Python-level handler raised */
+    }
+}
+
+static int
+set_nonblocking(int fd)
+{
+    return fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? -1 : 0;
+}
+
+int
+signals_open(LoopObject *loop)
+{
+    if (loop->signal_fds[0] >= 0) {
+        return 0;
+    }
+    int fds[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (set_nonblocking(fds[0]) < 0 || set_nonblocking(fds[1]) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        goto error;
+    }
+    int err = uv_poll_init(&loop->uv, &loop->signal_poll, fds[0]);
+    if (err < 0) {
+        raise_uv_error(err);
+        goto error;
+    }
+    loop->signal_fds[0] = fds[0];
+    loop->signal_fds[1] = fds[1];
+    loop->signal_poll.data = loop;
+    uv_poll_start(&loop->signal_poll, UV_READABLE, signals_arrived);
+    return 0;
+
+error:
+    close(fds[0]);
+    close(fds[1]);
+    return -1;
+}
+
+static PyObject *
+set_wakeup_fd(LoopObject *loop, PyObject *fd)
+{
+    PyObject *kwnames = PyTuple_Pack(1, loop->state->str_warn_on_full_buffer);
+    if (kwnames == NULL) {
+        return NULL;
+    }
+    PyObject *args[] = {fd, Py_False};
+    PyObject *old = PyObject_Vectorcall(loop->state->set_wakeup_fd, args, 1, kwnames);
+    Py_DECREF(kwnames);
+    return old;
+}
+
+int
+signals_enter(LoopObject *loop, PyObject **old_fd)
+{
+    *old_fd = NULL;
+    if (signals_open(loop) < 0) {
+        return -1;
+    }
+    PyObject *fd = PyLong_FromLong(loop->signal_fds[1]);
+    if (fd == NULL) {
+        return -1;
+    }
+    *old_fd = set_wakeup_fd(loop, fd);
+    Py_DECREF(fd);
+    if (*old_fd == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+            return -1;
+        }
+        PyErr_Clear(); /* not the main thread: signals are not ours to see */
+    }
+    return 0;
+}
+
+void
+signals_leave(LoopObject *loop, PyObject *old_fd)
+{
+    if (old_fd == NULL) {
+        return;
+    }
+    if (PyDict_GET_SIZE(loop->signal_handlers) > 0 && PyLong_AsLong(old_fd) == -1) {
+        Py_DECREF(old_fd); /* between two runs its signals wait in the socketpair */
+        return;
+    }
+    PyObject *mine = set_wakeup_fd(loop, old_fd);
+    if (mine == NULL) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    Py_XDECREF(mine);
+    Py_DECREF(old_fd);
+}
+
+void
+signals_close(LoopObject *loop)
+{
+    if (loop->signal_fds[0] < 0) {
+        return;
+    }
+    uv_close((uv_handle_t *)&loop->signal_poll, NULL);
+    close(loop->signal_fds[0]);
+    close(loop->signal_fds[1]);
+    loop->signal_fds[0] = loop->signal_fds[1] = -1;
+}
+
+/* ---- what _signals.py builds on ------------------------------------------------------- */
+
+PyObject *
+signals_py_set_handle(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    LoopObject *loop = LOOP(self);
+    if (nargs < 2) {
+        PyErr_SetString(PyExc_TypeError, "_set_signal_handle(sig, callback, *args)");
+        return NULL;
+    }
+    if (loop_check_closed(loop) < 0 || signals_open(loop) < 0) {
+        return NULL;
+    }
+    HandleObject *handle = handle_new_kept(loop, args[1], args + 2, nargs - 2);
+    if (handle == NULL) {
+        return NULL;
+    }
+    int status = PyDict_SetItem(loop->signal_handlers, args[0], (PyObject *)handle);
+    Py_DECREF(handle);
+    if (status < 0) {
+        return NULL;
+    }
+    return PyLong_FromLong(loop->signal_fds[1]);
+}
+
+PyObject *
+signals_py_get_handles(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(LOOP(self)->signal_handlers);
+}

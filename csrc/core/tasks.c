@@ -1,0 +1,249 @@
+/* create_future, create_task and the task factory; and how the current task steps aside
+ * while a nested run of the loop executes other tasks. */
+
+#include "core/core.h"
+#include "core/tasks.h"
+
+
+PyObject *
+loop_new_future(LoopObject *loop)
+{
+    CoreState *state = loop->state;
+    PyObject *args[] = {NULL, (PyObject *)loop};
+    return PyObject_Vectorcall(state->asyncio_future, args + 1,
+                               0 | PY_VECTORCALL_ARGUMENTS_OFFSET, state->kwnames_loop);
+}
+
+PyObject *
+tasks_py_create_future(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return loop_new_future(LOOP(self));
+}
+
+#define MAX_TASK_KEYWORDS 8
+
+static PyObject *
+task_from_class(LoopObject *loop, PyObject *coro, PyObject *const *values, PyObject *names)
+{
+    CoreState *state = loop->state;
+    Py_ssize_t count = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    PyObject *stack[MAX_TASK_KEYWORDS + 3];
+    PyObject *all_names = NULL;
+    if (count > MAX_TASK_KEYWORDS) {
+        PyErr_SetString(PyExc_TypeError, "create_task() got too many keyword arguments");
+        return NULL;
+    }
+    /* asyncio.tasks.Task is looked up each time: nest_asyncio and others replace it. */
+    PyObject *task_class = PyObject_GetAttr(state->asyncio_tasks, state->str_Task);
+    if (task_class == NULL) {
+        return NULL;
+    }
+    PyObject *task = NULL;
+    stack[1] = coro;
+    stack[2] = (PyObject *)loop;
+    if (count == 0) {
+        all_names = Py_NewRef(state->kwnames_loop);
+    }
+    else {
+        all_names = PyTuple_New(count + 1);
+        if (all_names == NULL) {
+            goto done;
+        }
+        PyTuple_SET_ITEM(all_names, 0, Py_NewRef(state->str_loop));
+        for (Py_ssize_t i = 0; i < count; i++) {
+            PyTuple_SET_ITEM(all_names, i + 1, Py_NewRef(PyTuple_GET_ITEM(names, i)));
+            stack[i + 3] = values[i];
+        }
+    }
+    task =
+        PyObject_Vectorcall(task_class, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, all_names);
+done:
+    Py_XDECREF(all_names);
+    Py_DECREF(task_class);
+    return task;
+}
+
+#if PY_VERSION_HEX >= 0x030D0300
+
+/* 3.13.3 and later hand every keyword to the factory. */
+static PyObject *
+task_from_factory(LoopObject *loop, PyObject *coro, PyObject *const *values, PyObject *names)
+{
+    Py_ssize_t count = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    PyObject *stack[MAX_TASK_KEYWORDS + 3];
+    if (count > MAX_TASK_KEYWORDS) {
+        PyErr_SetString(PyExc_TypeError, "create_task() got too many keyword arguments");
+        return NULL;
+    }
+    stack[1] = (PyObject *)loop;
+    stack[2] = coro;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        stack[i + 3] = values[i];
+    }
+    return PyObject_Vectorcall(loop->task_factory, stack + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                               names);
+}
+
+#else
+
+/* Before 3.13.3 the factory gets `context` where one is given, and the name is set after. */
+static PyObject *
+task_from_factory(LoopObject *loop, PyObject *coro, PyObject *const *values, PyObject *names)
+{
+    CoreState *state = loop->state;
+    Py_ssize_t count = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    PyObject *name = NULL, *context = NULL;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *key = PyTuple_GET_ITEM(names, i);
+        if (PyUnicode_Compare(key, state->str_name) == 0) {
+            name = values[i];
+        }
+        else if (PyUnicode_Compare(key, state->str_context) == 0) {
+            context = values[i];
+        }
+        else {
+            PyErr_Format(PyExc_TypeError, "create_task() got an unexpected keyword argument %R",
+                         key);
+            return NULL;
+        }
+    }
+    PyObject *stack[] = {NULL, (PyObject *)loop, coro, context};
+    PyObject *task = PyObject_Vectorcall(
+        loop->task_factory, stack + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+        context == NULL || context == Py_None ? NULL : state->kwnames_context);
+    if (task == NULL || name == NULL || name == Py_None) {
+        return task;
+    }
+    PyObject *set_name, *result = NULL;
+    int found = PyObject_GetOptionalAttr(task, state->str_set_name, &set_name);
+    if (found > 0) {
+        result = PyObject_CallOneArg(set_name, name);
+        Py_DECREF(set_name);
+    }
+    if (found < 0 || (found > 0 && result == NULL)) {
+        Py_CLEAR(task);
+    }
+    Py_XDECREF(result);
+    return task;
+}
+
+#endif
+
+/* create_task(coro=...): the same call with the coroutine in its place. */
+static COLD PyObject *
+create_task_named(PyObject *self, PyObject *const *args, PyObject *names)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(names), used = 1;
+    PyObject *stack[MAX_TASK_KEYWORDS + 2] = {NULL}, *result = NULL;
+    PyObject *others = PyList_New(0);
+    for (Py_ssize_t i = 0; others != NULL && i < count && i <= MAX_TASK_KEYWORDS; i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        if (PyUnicode_CompareWithASCIIString(name, "coro") == 0) {
+            stack[0] = args[i];
+        }
+        else if (PyList_Append(others, name) < 0) {
+            goto done;
+        }
+        else {
+            stack[used++] = args[i];
+        }
+    }
+    if (others == NULL) {
+        return NULL;
+    }
+    if (stack[0] == NULL) {
+        PyErr_SetString(PyExc_TypeError,
+                        "create_task() missing 1 required positional argument: 'coro'");
+        goto done;
+    }
+    if (count > MAX_TASK_KEYWORDS) {
+        PyErr_SetString(PyExc_TypeError, "create_task() got too many keyword arguments");
+        goto done;
+    }
+    PyObject *other_names = PyList_AsTuple(others);
+    if (other_names != NULL) {
+        result = tasks_py_create_task(self, stack, 1, used > 1 ? other_names : NULL);
+        Py_DECREF(other_names);
+    }
+done:
+    Py_DECREF(others);
+    return result;
+}
+
+PyObject *
+tasks_py_create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    LoopObject *loop = LOOP(self);
+    if (loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    if (nargs == 0 && names != NULL) {
+        return create_task_named(self, args, names);
+    }
+    if (nargs != 1) {
+        PyErr_Format(PyExc_TypeError,
+                     "create_task() takes 1 positional argument but %zd were given", nargs);
+        return NULL;
+    }
+    if (likely(loop->task_factory == NULL)) {
+        return task_from_class(loop, args[0], args + 1, names);
+    }
+    return task_from_factory(loop, args[0], args + 1, names);
+}
+
+PyObject *
+tasks_py_set_factory(PyObject *self, PyObject *factory)
+{
+    LoopObject *loop = LOOP(self);
+    if (factory == Py_None) {
+        Py_CLEAR(loop->task_factory);
+        Py_RETURN_NONE;
+    }
+    if (!PyCallable_Check(factory)) {
+        PyErr_SetString(PyExc_TypeError, "task factory must be a callable or None");
+        return NULL;
+    }
+    Py_XSETREF(loop->task_factory, Py_NewRef(factory));
+    Py_RETURN_NONE;
+}
+
+PyObject *
+tasks_py_get_factory(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *factory = LOOP(self)->task_factory;
+    return Py_NewRef(factory != NULL ? factory : Py_None);
+}
+
+/* ---- nested runs ---------------------------------------------------------------------- */
+
+PyObject *
+tasks_leave_current(LoopObject *loop)
+{
+    CoreState *state = loop->state;
+    PyObject *task = PyObject_CallMethodOneArg(state->asyncio_tasks, state->str_current_task,
+                                               (PyObject *)loop);
+    if (task == NULL || task == Py_None) {
+        return task;
+    }
+    PyObject *result = PyObject_CallMethodObjArgs(state->asyncio_tasks, state->str__leave_task,
+                                                  loop, task, NULL);
+    if (result == NULL) {
+        Py_DECREF(task);
+        return NULL;
+    }
+    Py_DECREF(result);
+    return task;
+}
+
+int
+tasks_enter_again(LoopObject *loop, PyObject *task)
+{
+    CoreState *state = loop->state;
+    if (task == Py_None) {
+        return 0;
+    }
+    PyObject *result = PyObject_CallMethodObjArgs(state->asyncio_tasks, state->str__enter_task,
+                                                  loop, task, NULL);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}

@@ -1,0 +1,52 @@
+/* What the io room offers: descriptors watched for the user, sock_* operations, literals. */
+#ifndef UVLOOP_CLONE_IO_H
+#define UVLOOP_CLONE_IO_H
+
+#include "core/core.h"
+
+/* ---- watchers.c: add_reader and add_writer, and the waiting of sock_* operations -------- */
+
+enum { WATCH_READ = 0, WATCH_WRITE = 1 };
+
+/* The descriptor of an int or of an object with fileno(); -1 with ValueError. */
+int fd_from_object(PyObject *object);
+/* RuntimeError when a transport of this loop uses the descriptor. */
+int watchers_check_free(LoopObject *loop, int fd);
+/* Waits for `fd` in one direction: `handle` (a kept handle; the watcher takes its own
+ * reference) becomes ready, or runs at once if it is HANDLE_DIRECT, whenever the descriptor
+ * is. Replaces and cancels the handle that was there. `owner`: the socket object whose
+ * operation waits, or NULL for a bare descriptor. */
+int watchers_set(LoopObject *loop, int fd, int direction, HandleObject *handle, PyObject *owner);
+/* 1: was watched; its handle is cancelled. 0: was not. With an `owner` the descriptor may stay
+ * polled for its next operation until watchers_settle(). */
+int watchers_unset(LoopObject *loop, int fd, int direction, PyObject *owner);
+/* A transport takes the descriptor (borrowed pointer), or gives it up with NULL. */
+int watchers_claim(LoopObject *loop, int fd, PyObject *transport);
+/* Before the loop waits: stop polling descriptors that nobody waits for any more. */
+void watchers_settle(LoopObject *loop);
+void watchers_close(LoopObject *loop);
+void watchers_free(LoopObject *loop);
+int watchers_traverse(LoopObject *loop, visitproc visit, void *arg);
+
+PyObject *watchers_py_add_reader(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *watchers_py_remove_reader(PyObject *self, PyObject *file);
+PyObject *watchers_py_add_writer(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *watchers_py_remove_writer(PyObject *self, PyObject *file);
+
+/* ---- sockop.c ---------------------------------------------------------------------------- */
+
+PyObject *sockop_py_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *sockop_py_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *sockop_py_recvfrom(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *sockop_py_recvfrom_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *sockop_py_sendall(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *sockop_py_sendto(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *sockop_py_accept(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *sockop_py_connect(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *sockop_py_sendfile(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+
+/* ---- dns.c ------------------------------------------------------------------------------ */
+
+PyObject *dns_py_resolve_literal(PyObject *self, PyObject *args);
+
+#endif

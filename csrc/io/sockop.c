@@ -1,0 +1,683 @@
+/* sock_recv, sock_recv_into, sock_sendall … : one awaitable type for all of them.
+ *
+ * The first step tries the system call at once. On EAGAIN it waits for the descriptor through
+ * a future, and the retry happens in the poll callback: the task is woken when the operation
+ * is done, not once per readiness. The object is a coroutine to asyncio (send, throw, close,
+ * __await__), so create_task() takes it, and like a coroutine it does nothing until awaited.
+ *
+ * Operations on plain bytes call the kernel directly; those that deal in addresses go through
+ * the socket object, which knows every address family.
+ */
+
+#include "io/io.h"
+#include "io/sendfile.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#define SHARED_BUFFER_SIZE (64 * 1024)
+
+typedef struct SockOpObject SockOpObject;
+
+/* One try. Returns the result; NULL without an exception: it would block. */
+typedef PyObject *(*sockop_try)(SockOpObject *op);
+
+typedef struct {
+    const char *name;
+    sockop_try attempt;
+    int direction;
+    int arguments; /* beside the socket */
+    bool late;     /* tried when the task goes on: its cancellation loses nothing that came */
+    void (*finish)(SockOpObject *op); /* or NULL: called once, however it ends */
+} SockOpKind;
+
+enum { SOCKOP_NEW, SOCKOP_WAITING, SOCKOP_READY, SOCKOP_DONE };
+
+struct SockOpObject {
+    PyObject_HEAD
+    const SockOpKind *kind;
+    LoopObject *loop;
+    PyObject *sock;
+    PyObject *args[3];
+    int fd, stage;
+    bool connecting;      /* connect() is on its way: the next try asks for its end */
+    Py_buffer view;       /* of sock_sendall's data */
+    Py_ssize_t position;  /* bytes sent so far */
+    HandleObject *handle; /* the watcher's, while waiting */
+    PyObject *future;     /* what the task waits for */
+    PyObject *outcome;    /* result or exception of a retry, until the task fetches it */
+    bool failed;
+};
+
+#define SOCKOP(op) ((SockOpObject *)(op))
+
+
+/* ---- the operations ------------------------------------------------------------------- */
+
+static inline bool
+would_block(void)
+{
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+}
+
+/* NULL with an exception, or without one when errno says to wait. */
+static PyObject *
+blocked_or_error(void)
+{
+    return would_block() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static PyObject *
+try_recv(SockOpObject *op)
+{
+    Py_ssize_t size = PyNumber_AsSsize_t(op->args[0], PyExc_OverflowError);
+    if (size < 0) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "negative buffersize in recv");
+        }
+        return NULL;
+    }
+    if (size <= SHARED_BUFFER_SIZE) {
+        char buffer[SHARED_BUFFER_SIZE];
+        ssize_t count = recv(op->fd, buffer, (size_t)size, 0);
+        return count < 0 ? blocked_or_error() : PyBytes_FromStringAndSize(buffer, count);
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
+    if (bytes == NULL) {
+        return NULL;
+    }
+    ssize_t count = recv(op->fd, PyBytes_AS_STRING(bytes), (size_t)size, 0);
+    if (count < 0) {
+        Py_DECREF(bytes);
+        return blocked_or_error();
+    }
+    _PyBytes_Resize(&bytes, count);
+    return bytes;
+}
+
+static PyObject *
+try_recv_into(SockOpObject *op)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(op->args[0], &view, PyBUF_WRITABLE) < 0) {
+        PyErr_Format(PyExc_TypeError,
+                     "recv_into() argument 1 must be read-write bytes-like object, not %.200s",
+                     Py_TYPE(op->args[0])->tp_name);
+        return NULL;
+    }
+    ssize_t count = recv(op->fd, view.buf, (size_t)view.len, 0);
+    int error = errno;
+    PyBuffer_Release(&view);
+    errno = error;
+    return count < 0 ? blocked_or_error() : PyLong_FromSsize_t(count);
+}
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+static PyObject *
+try_sendall(SockOpObject *op)
+{
+    if (op->view.obj == NULL && PyObject_GetBuffer(op->args[0], &op->view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    do {
+        ssize_t sent = send(op->fd, (char *)op->view.buf + op->position,
+                            (size_t)(op->view.len - op->position), MSG_NOSIGNAL);
+        if (sent < 0) {
+            return blocked_or_error();
+        }
+        op->position += sent;
+    } while (op->position < op->view.len);
+    Py_RETURN_NONE;
+}
+
+/* Calls a method of the socket object; BlockingIOError means to wait. */
+static PyObject *
+try_method(SockOpObject *op, const char *method, int arguments)
+{
+    PyObject *bound = PyObject_GetAttrString(op->sock, method);
+    if (bound == NULL) {
+        return NULL;
+    }
+    PyObject *result = PyObject_Vectorcall(bound, op->args, (size_t)arguments, NULL);
+    Py_DECREF(bound);
+    if (result == NULL
+        && (PyErr_ExceptionMatches(PyExc_BlockingIOError)
+            || PyErr_ExceptionMatches(PyExc_InterruptedError))) {
+        PyErr_Clear();
+    }
+    return result;
+}
+
+static PyObject *
+try_recvfrom(SockOpObject *op)
+{
+    return try_method(op, "recvfrom", 1);
+}
+
+static PyObject *
+try_recvfrom_into(SockOpObject *op)
+{
+    return try_method(op, "recvfrom_into", 2);
+}
+
+static PyObject *
+try_sendto(SockOpObject *op)
+{
+    return try_method(op, "sendto", 2);
+}
+
+static PyObject *
+try_accept(SockOpObject *op)
+{
+    PyObject *pair = try_method(op, "accept", 0);
+    if (pair == NULL) {
+        return NULL;
+    }
+    PyObject *result = PyObject_CallMethodOneArg(PyTuple_GET_ITEM(pair, 0),
+                                                 op->loop->state->str_setblocking, Py_False);
+    if (result == NULL) {
+        Py_DECREF(pair);
+        return NULL;
+    }
+    Py_DECREF(result);
+    return pair;
+}
+
+static PyObject *
+try_connect(SockOpObject *op)
+{
+    if (!op->connecting) {
+        op->connecting = true;
+        PyObject *result = try_method(op, "connect", 1);
+        struct pollfd ready = {.fd = op->fd, .events = POLLOUT};
+        if (result != NULL || PyErr_Occurred() || poll(&ready, 1, 0) <= 0) {
+            return result;
+        }
+        /* On the loopback the handshake is over by now: no need to wait for it. */
+    }
+    int error = 0;
+    socklen_t length = sizeof(error);
+    if (getsockopt(op->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    if (error == EINPROGRESS || error == EALREADY) {
+        return NULL;
+    }
+    if (error != 0) {
+        PyObject *text = PyUnicode_FromFormat("Connect call failed %S", op->args[0]);
+        PyObject *exc =
+            text == NULL ? NULL : PyObject_CallFunction(PyExc_OSError, "iO", error, text);
+        if (exc != NULL) {
+            PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        }
+        Py_XDECREF(exc);
+        Py_XDECREF(text);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+try_sendfile(SockOpObject *op)
+{
+    return sendfile_try(op->loop->state, op->fd, op->args, &op->position);
+}
+
+static void
+finish_sendfile(SockOpObject *op)
+{
+    sendfile_leave_position(op->args, op->position);
+}
+
+static const SockOpKind kind_recv = {"sock_recv", try_recv, WATCH_READ, 1, false, NULL};
+static const SockOpKind kind_recv_into = {
+    "sock_recv_into", try_recv_into, WATCH_READ, 1, false, NULL};
+static const SockOpKind kind_recvfrom = {"sock_recvfrom", try_recvfrom, WATCH_READ, 1,
+                                         false,           NULL};
+static const SockOpKind kind_recvfrom_into = {
+    "sock_recvfrom_into", try_recvfrom_into, WATCH_READ, 2, false, NULL};
+static const SockOpKind kind_sendall = {"sock_sendall", try_sendall, WATCH_WRITE, 1, false, NULL};
+static const SockOpKind kind_sendto = {"sock_sendto", try_sendto, WATCH_WRITE, 2, false, NULL};
+static const SockOpKind kind_accept = {"sock_accept", try_accept, WATCH_READ, 0, true, NULL};
+static const SockOpKind kind_connect = {"sock_connect", try_connect, WATCH_WRITE, 1, false, NULL};
+static const SockOpKind kind_sendfile = {"sock_sendfile", try_sendfile,   WATCH_WRITE, 3,
+                                         false,           finish_sendfile};
+
+/* ---- waiting -------------------------------------------------------------------------- */
+
+/* A socket is used again and again, and stays polled a moment longer; the duplicate that
+ * sendfile() works on is closed right after, and must not. */
+static inline PyObject *
+sockop_watch_owner(SockOpObject *op)
+{
+    return op->kind->finish == NULL ? op->sock : NULL;
+}
+
+static void
+sockop_stop_waiting(SockOpObject *op)
+{
+    HandleObject *handle = op->handle;
+    if (handle == NULL) {
+        return;
+    }
+    op->handle = NULL;
+    /* Somebody else may watch the descriptor by now: only our own watch ends. */
+    if (!(handle->flags & HANDLE_CANCELLED) && handle->loop != NULL) {
+        watchers_unset(op->loop, op->fd, op->kind->direction, sockop_watch_owner(op));
+    }
+    Py_DECREF(handle);
+}
+
+static void
+sockop_finish(SockOpObject *op)
+{
+    if (op->stage != SOCKOP_DONE && op->kind != NULL && op->kind->finish != NULL) {
+        op->kind->finish(op);
+    }
+    op->stage = SOCKOP_DONE;
+    sockop_stop_waiting(op);
+    if (op->view.obj != NULL) {
+        PyBuffer_Release(&op->view);
+    }
+    Py_CLEAR(op->future);
+}
+
+/* The descriptor is ready: try again, and wake the task when that was the end of it. */
+static PyObject *
+sockop_ready(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
+{
+    SockOpObject *op = SOCKOP(owner);
+    PyObject *done = PyObject_CallMethodNoArgs(op->future, loop->state->str_done);
+    if (done == NULL) {
+        return NULL;
+    }
+    Py_DECREF(done);
+    if (done == Py_True) { /* cancelled: the task is about to tell us */
+        sockop_stop_waiting(op);
+        Py_RETURN_NONE;
+    }
+    PyObject *outcome = NULL;
+    if (op->kind->late) {
+        op->stage = SOCKOP_READY;
+    }
+    else if ((outcome = op->kind->attempt(op)) == NULL) {
+        if (!PyErr_Occurred()) {
+            Py_RETURN_NONE;
+        }
+        if (exception_leaves_loop()) {
+            return NULL;
+        }
+        outcome = PyErr_GetRaisedException();
+        op->failed = true;
+    }
+    op->outcome = outcome;
+    sockop_stop_waiting(op);
+    return PyObject_CallMethodOneArg(op->future, loop->state->str_set_result, Py_None);
+}
+
+/* Yields a future that the task waits for; NULL on error. */
+static PyObject *
+sockop_wait(SockOpObject *op)
+{
+    LoopObject *loop = op->loop;
+    if (watchers_check_free(loop, op->fd) < 0 || (op->future = loop_new_future(loop)) == NULL
+        || PyObject_SetAttr(op->future, loop->state->str__asyncio_future_blocking, Py_True) < 0) {
+        return NULL;
+    }
+    op->handle = handle_new_kept(loop, (PyObject *)op, NULL, 0);
+    if (op->handle == NULL) {
+        return NULL;
+    }
+    op->handle->native = sockop_ready;
+    op->handle->flags |= HANDLE_DIRECT;
+    if (watchers_set(loop, op->fd, op->kind->direction, op->handle, sockop_watch_owner(op)) < 0) {
+        handle_finish(op->handle);
+        Py_CLEAR(op->handle);
+        return NULL;
+    }
+    op->stage = SOCKOP_WAITING;
+    return Py_NewRef(op->future);
+}
+
+/* ---- the steps of a coroutine --------------------------------------------------------- */
+
+static int
+sockop_check(SockOpObject *op)
+{
+    CoreState *state = op->loop->state;
+    int is_tls = PyObject_IsInstance(op->sock, state->ssl_socket);
+    if (is_tls != 0) {
+        if (is_tls > 0) {
+            PyErr_SetString(PyExc_TypeError, "Socket cannot be of type SSLSocket");
+        }
+        return -1;
+    }
+    if (unlikely(op->loop->debug)) {
+        PyObject *timeout = PyObject_CallMethodNoArgs(op->sock, state->str_gettimeout);
+        double seconds = timeout == NULL || timeout == Py_None ? -1 : PyFloat_AsDouble(timeout);
+        Py_XDECREF(timeout);
+        if (seconds != 0) {
+            if (!PyErr_Occurred()) {
+                PyErr_SetString(PyExc_ValueError, "the socket must be non-blocking");
+            }
+            return -1;
+        }
+    }
+    PyObject *fd = PyObject_CallMethodNoArgs(op->sock, state->str_fileno);
+    if (fd == NULL) {
+        return -1;
+    }
+    op->fd = (int)PyLong_AsLong(fd); /* -1 when closed: the kernel says EBADF */
+    Py_DECREF(fd);
+    return op->fd == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+static PySendResult
+sockop_step(SockOpObject *op, PyObject **result)
+{
+    if (sockop_check(op) == 0) {
+        *result = op->kind->attempt(op);
+        if (*result != NULL) {
+            sockop_finish(op);
+            return PYGEN_RETURN;
+        }
+        if (!PyErr_Occurred() && (*result = sockop_wait(op)) != NULL) {
+            return PYGEN_NEXT;
+        }
+    }
+    sockop_finish(op);
+    return PYGEN_ERROR;
+}
+
+static PySendResult
+sockop_send(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result)
+{
+    SockOpObject *op = SOCKOP(self);
+    *result = NULL;
+    if (op->stage == SOCKOP_NEW || op->stage == SOCKOP_READY) {
+        Py_CLEAR(op->future);
+        return sockop_step(op, result);
+    }
+    if (op->stage == SOCKOP_DONE) {
+        PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        return PYGEN_ERROR;
+    }
+    PyObject *outcome = op->outcome;
+    op->outcome = NULL;
+    if (outcome == NULL) {
+        /* Resumed though nothing happened: asyncio's futures say the same. */
+        sockop_finish(op);
+        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+        return PYGEN_ERROR;
+    }
+    sockop_finish(op);
+    if (op->failed) {
+        PyErr_SetRaisedException(outcome);
+        return PYGEN_ERROR;
+    }
+    *result = outcome;
+    return PYGEN_RETURN;
+}
+
+static PyObject *
+sockop_py_send(PyObject *self, PyObject *value)
+{
+    PyObject *result;
+    PySendResult status = sockop_send(self, value, &result);
+    if (status == PYGEN_RETURN) {
+        /* An instance, not a bare value: a tuple would be taken for arguments. */
+        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+        Py_DECREF(result);
+        if (stop != NULL) {
+            PyErr_SetObject(PyExc_StopIteration, stop);
+            Py_DECREF(stop);
+        }
+        return NULL;
+    }
+    return result;
+}
+
+static PyObject *
+sockop_iternext(PyObject *self)
+{
+    return sockop_py_send(self, Py_None);
+}
+
+/* throw(exception) or throw(type[, value[, traceback]]). */
+static PyObject *
+sockop_py_throw(PyObject *self, PyObject *args)
+{
+    PyObject *type, *value = Py_None, *traceback = Py_None;
+    if (!PyArg_ParseTuple(args, "O|OO:throw", &type, &value, &traceback)) {
+        return NULL;
+    }
+    sockop_finish(SOCKOP(self));
+    Py_CLEAR(SOCKOP(self)->outcome);
+    if (PyExceptionInstance_Check(type)) {
+        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
+    }
+    else if (PyExceptionClass_Check(type)) {
+        PyErr_SetObject(type, value == Py_None ? NULL : value);
+    }
+    else {
+        PyErr_SetString(PyExc_TypeError, "exceptions must be classes or instances deriving from "
+                                         "BaseException");
+    }
+    return NULL;
+}
+
+static PyObject *
+sockop_py_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    sockop_finish(SOCKOP(self));
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+sockop_get_name(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(SOCKOP(self)->kind->name);
+}
+
+static PyObject *
+sockop_get_running(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(SOCKOP(self)->stage == SOCKOP_WAITING);
+}
+
+static PyObject *
+sockop_repr(PyObject *self)
+{
+    return PyUnicode_FromFormat("<coroutine object %s at %p>", SOCKOP(self)->kind->name, self);
+}
+
+/* ---- making --------------------------------------------------------------------------- */
+
+static PyObject *
+sockop_new(PyObject *self, const SockOpKind *kind, PyObject *const *args, Py_ssize_t nargs)
+{
+    LoopObject *loop = LOOP(self);
+    if (nargs != kind->arguments + 1) {
+        PyErr_Format(PyExc_TypeError, "%s() takes %d positional arguments but %zd were given",
+                     kind->name, kind->arguments + 1, nargs);
+        return NULL;
+    }
+    PyTypeObject *type = loop->state->SockOpType;
+    SockOpObject *op = SOCKOP(type->tp_alloc(type, 0));
+    if (op == NULL) {
+        return NULL;
+    }
+    op->kind = kind;
+    op->loop = LOOP(Py_NewRef(loop));
+    op->sock = Py_NewRef(args[0]);
+    for (int i = 0; i < kind->arguments; i++) {
+        op->args[i] = Py_NewRef(args[i + 1]);
+    }
+    return (PyObject *)op;
+}
+
+PyObject *
+sockop_py_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return sockop_new(self, &kind_recv, args, nargs);
+}
+
+PyObject *
+sockop_py_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return sockop_new(self, &kind_recv_into, args, nargs);
+}
+
+PyObject *
+sockop_py_recvfrom(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return sockop_new(self, &kind_recvfrom, args, nargs);
+}
+
+/* recvfrom_into(sock, buf, nbytes=0): 0 means as much as the buffer holds. */
+PyObject *
+sockop_py_recvfrom_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs == 2) {
+        PyObject *zero = PyLong_FromLong(0);
+        PyObject *all[] = {args[0], args[1], zero};
+        PyObject *op = zero == NULL ? NULL : sockop_new(self, &kind_recvfrom_into, all, 3);
+        Py_XDECREF(zero);
+        return op;
+    }
+    return sockop_new(self, &kind_recvfrom_into, args, nargs);
+}
+
+PyObject *
+sockop_py_sendall(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return sockop_new(self, &kind_sendall, args, nargs);
+}
+
+PyObject *
+sockop_py_sendto(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return sockop_new(self, &kind_sendto, args, nargs);
+}
+
+PyObject *
+sockop_py_accept(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return sockop_new(self, &kind_accept, args, nargs);
+}
+
+PyObject *
+sockop_py_connect(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return sockop_new(self, &kind_connect, args, nargs);
+}
+
+/* _sock_sendfile(sock, file descriptor, offset, count or None) */
+PyObject *
+sockop_py_sendfile(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return sockop_new(self, &kind_sendfile, args, nargs);
+}
+
+/* ---- the type ------------------------------------------------------------------------- */
+
+static int
+sockop_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    SockOpObject *op = SOCKOP(self);
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(op->loop);
+    Py_VISIT(op->sock);
+    Py_VISIT(op->args[0]);
+    Py_VISIT(op->args[1]);
+    Py_VISIT(op->args[2]);
+    Py_VISIT(op->view.obj);
+    Py_VISIT(op->handle);
+    Py_VISIT(op->future);
+    Py_VISIT(op->outcome);
+    return 0;
+}
+
+static int
+sockop_clear(PyObject *self)
+{
+    SockOpObject *op = SOCKOP(self);
+    sockop_finish(op);
+    Py_CLEAR(op->sock);
+    Py_CLEAR(op->args[0]);
+    Py_CLEAR(op->args[1]);
+    Py_CLEAR(op->args[2]);
+    Py_CLEAR(op->outcome);
+    return 0;
+}
+
+static void
+sockop_finalize(PyObject *self)
+{
+    SockOpObject *op = SOCKOP(self);
+    if (op->stage != SOCKOP_NEW || op->kind == NULL) {
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited",
+                         op->kind->name)
+        < 0) {
+        PyErr_WriteUnraisable(self);
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
+static void
+sockop_dealloc(PyObject *self)
+{
+    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    sockop_clear(self);
+    Py_CLEAR(SOCKOP(self)->loop);
+    compat_free_instance(self);
+}
+
+static PyMethodDef sockop_methods[] = {
+    {"send", sockop_py_send, METH_O, NULL},
+    {"throw", sockop_py_throw, METH_VARARGS, NULL},
+    {"close", sockop_py_close, METH_NOARGS, NULL},
+    {NULL},
+};
+
+static PyGetSetDef sockop_getset[] = {
+    {"__name__", sockop_get_name, NULL, NULL, NULL},
+    {"__qualname__", sockop_get_name, NULL, NULL, NULL},
+    {"cr_running", sockop_get_running, NULL, NULL, NULL},
+    {NULL},
+};
+
+static PyType_Slot sockop_slots[] = {
+    {Py_tp_doc, "A sock_* operation, to be awaited once."},
+    {Py_tp_dealloc, sockop_dealloc},
+    {Py_tp_finalize, sockop_finalize},
+    {Py_tp_traverse, sockop_traverse},
+    {Py_tp_clear, sockop_clear},
+    {Py_tp_repr, sockop_repr},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, sockop_iternext},
+    {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, sockop_send},
+    {Py_tp_methods, sockop_methods},
+    {Py_tp_getset, sockop_getset},
+    {0, NULL},
+};
+
+PyType_Spec sockop_spec = {
+    .name = "uvloop_clone._core.SocketOperation",
+    .basicsize = sizeof(SockOpObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = sockop_slots,
+};

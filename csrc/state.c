@@ -1,0 +1,135 @@
+/* Fills, visits and clears the module state (state.h). Knows nothing of loops. */
+
+#include "state.h"
+#include "core/core.h"
+
+static PyObject *
+import_attribute(const char *module_name, const char *attribute)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    if (module == NULL || attribute == NULL) {
+        return module;
+    }
+    PyObject *result = PyObject_GetAttrString(module, attribute);
+    Py_DECREF(module);
+    return result;
+}
+
+/* Types that implement one of asyncio's abstract classes are real subclasses of it, and of what
+ * asyncio's own are besides: a new reference, or NULL without an exception for a plain type. */
+static PyObject *
+bases_of(CoreState *state, PyType_Spec *spec)
+{
+    if (spec == &stream_spec || spec == &write_pipe_spec || spec == &tls_transport_spec) {
+        return Py_NewRef(state->asyncio_transport);
+    }
+    if (spec == &read_pipe_spec) {
+        return Py_NewRef(state->asyncio_read_transport);
+    }
+    if (spec == &datagram_spec) {
+        return PyTuple_Pack(2, state->asyncio_datagram_transport, state->asyncio_transport);
+    }
+    if (spec == &tls_protocol_spec) {
+        return Py_NewRef(state->asyncio_protocol);
+    }
+    return NULL;
+}
+
+static int
+make_type(CoreState *state, PyObject *module, PyTypeObject **field, PyType_Spec *spec)
+{
+    PyObject *bases = bases_of(state, spec);
+    PyObject *type = PyErr_Occurred() ? NULL : PyType_FromModuleAndSpec(module, spec, bases);
+    Py_XDECREF(bases);
+    if (type == NULL) {
+        return -1;
+    }
+    *field = (PyTypeObject *)type;
+    return PyModule_AddType(module, *field);
+}
+
+int
+state_init(CoreState *state, PyObject *module)
+{
+#define X(field, module_name, attribute)                                                         \
+    if ((state->field = import_attribute(module_name, attribute)) == NULL) {                     \
+        return -1;                                                                               \
+    }
+    STATE_IMPORTS(X)
+#undef X
+#define X(name)                                                                                  \
+    if ((state->str_##name = PyUnicode_InternFromString(#name)) == NULL) {                       \
+        return -1;                                                                               \
+    }
+    STATE_NAMES(X)
+#undef X
+#define X(field, spec)                                                                           \
+    if (make_type(state, module, &state->field, &spec) < 0) {                                    \
+        return -1;                                                                               \
+    }
+    STATE_TYPES(X)
+#undef X
+    if ((state->kwnames_loop = PyTuple_Pack(1, state->str_loop)) == NULL
+        || (state->kwnames_context = PyTuple_Pack(1, state->str_context)) == NULL
+        || (state->kwnames_wrap_bio =
+                PyTuple_Pack(2, state->str_server_side, state->str_server_hostname))
+               == NULL
+        || (state->empty_tuple = PyTuple_New(0)) == NULL) {
+        return -1;
+    }
+    state->time_method = PyObject_GetAttr((PyObject *)state->LoopType, state->str_time);
+    return state->time_method == NULL ? -1 : 0;
+}
+
+int
+state_import_tls(CoreState *state)
+{
+    if (likely(state->asyncio_cancelled_error != NULL)) { /* the last of the list */
+        return 0;
+    }
+#define X(field, module_name, attribute)                                                         \
+    if (state->field == NULL                                                                     \
+        && (state->field = import_attribute(module_name, attribute)) == NULL) {                  \
+        return -1;                                                                               \
+    }
+    STATE_TLS_IMPORTS(X)
+#undef X
+    return 0;
+}
+
+int
+state_traverse(CoreState *state, visitproc visit, void *arg)
+{
+#define X(field, ...) Py_VISIT(state->field);
+    STATE_TYPES(X)
+    STATE_IMPORTS(X)
+    STATE_TLS_IMPORTS(X)
+#undef X
+    Py_VISIT(state->openssl_proof.sslsocket_type);
+    Py_VISIT(state->openssl_proof.read);
+    Py_VISIT(state->openssl_proof.write);
+    Py_VISIT(state->time_method);
+    return 0;
+}
+
+void
+state_clear(CoreState *state)
+{
+    handle_free_list_clear(state);
+#define X(field, ...) Py_CLEAR(state->field);
+    STATE_TYPES(X)
+    STATE_IMPORTS(X)
+    STATE_TLS_IMPORTS(X)
+#undef X
+    Py_CLEAR(state->openssl_proof.sslsocket_type);
+    Py_CLEAR(state->openssl_proof.read);
+    Py_CLEAR(state->openssl_proof.write);
+#define X(name) Py_CLEAR(state->str_##name);
+    STATE_NAMES(X)
+#undef X
+    Py_CLEAR(state->kwnames_loop);
+    Py_CLEAR(state->kwnames_context);
+    Py_CLEAR(state->kwnames_wrap_bio);
+    Py_CLEAR(state->empty_tuple);
+    Py_CLEAR(state->time_method);
+}

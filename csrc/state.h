@@ -1,0 +1,237 @@
+/* The module state: every type, imported object and interned name that the C code uses,
+ * plus the free lists. There is one per interpreter and it is the only "global" of the
+ * extension. The lists below are X-macros: a new entry is filled, visited and cleared
+ * by state.c without further code.
+ */
+#ifndef UVLOOP_CLONE_STATE_H
+#define UVLOOP_CLONE_STATE_H
+
+#include "compat/compat.h"
+
+/* X(field, spec symbol): our heap types, made from specs that live in the type's own file. */
+#define STATE_TYPES(X)                                                                           \
+    X(ExecutorCallType, executor_call_spec)                                                      \
+    X(LoopType, loop_spec)                                                                       \
+    X(HandleType, handle_spec)                                                                   \
+    X(TimerHandleType, timer_handle_spec)                                                        \
+    X(StreamType, stream_spec)                                                                   \
+    X(DatagramType, datagram_spec)                                                               \
+    X(ReadPipeType, read_pipe_spec)                                                              \
+    X(WritePipeType, write_pipe_spec)                                                            \
+    X(TLSTransportType, tls_transport_spec)                                                      \
+    X(TLSProtocolType, tls_protocol_spec)                                                        \
+    X(ServerBaseType, server_base_spec)                                                          \
+    X(SockOpType, sockop_spec)
+
+/* asyncio's own iscoroutinefunction warns since 3.14. */
+#if PY_VERSION_HEX >= 0x030E0000
+#define ISCOROUTINEFUNCTION_HOME "inspect"
+#else
+#define ISCOROUTINEFUNCTION_HOME "asyncio.coroutines"
+#endif
+
+/* The class of call_soon_threadsafe's handles, private in asyncio. */
+#if PY_VERSION_HEX >= 0x030E0000
+#define THREADSAFE_HANDLE_CLASS "_ThreadSafeHandle"
+#else
+#define THREADSAFE_HANDLE_CLASS "Handle"
+#endif
+
+/* X(field, module, attribute): imported when the extension is. */
+#define STATE_IMPORTS(X)                                                                         \
+    X(asyncio_handle, "asyncio", "Handle")                                                       \
+    X(asyncio_timer_handle, "asyncio", "TimerHandle")                                            \
+    X(asyncio_threadsafe_handle, "asyncio.events", THREADSAFE_HANDLE_CLASS)                      \
+    X(asyncio_transport, "asyncio", "Transport")                                                 \
+    X(asyncio_read_transport, "asyncio", "ReadTransport")                                        \
+    X(asyncio_datagram_transport, "asyncio", "DatagramTransport")                                \
+    X(asyncio_protocol, "asyncio", "Protocol")                                                   \
+    X(asyncio_buffered_protocol, "asyncio", "BufferedProtocol")                                  \
+    X(asyncio_future, "asyncio", "Future")                                                       \
+    X(asyncio_module, "asyncio", NULL)                                                           \
+    X(asyncio_tasks, "asyncio.tasks", NULL)                                                      \
+    X(ensure_future, "asyncio", "ensure_future")                                                 \
+    X(isfuture, "asyncio", "isfuture")                                                           \
+    X(iscoroutine, "asyncio", "iscoroutine")                                                     \
+    X(iscoroutinefunction, ISCOROUTINEFUNCTION_HOME, "iscoroutinefunction")                      \
+    X(extract_stack, "asyncio.format_helpers", "extract_stack")                                  \
+    X(transport_socket, "asyncio.trsock", "TransportSocket")                                     \
+    X(logger, "asyncio.log", "logger")                                                           \
+    X(socket_type, "socket", "socket")                                                           \
+    X(af_inet, "socket", "AF_INET")                                                              \
+    X(af_inet6, "socket", "AF_INET6")                                                            \
+    X(sock_stream, "socket", "SOCK_STREAM")                                                      \
+    X(sock_dgram, "socket", "SOCK_DGRAM")                                                        \
+    X(sock_raw, "socket", "SOCK_RAW")                                                            \
+    X(address_family, "socket", "AddressFamily")                                                 \
+    X(socket_kind, "socket", "SocketKind")                                                       \
+    X(ssl_socket, "uvloop_clone._format", "SSLSocket")                                           \
+    X(describe_callback, "uvloop_clone._format", "describe_callback")                            \
+    X(describe_handle, "uvloop_clone._format", "describe_handle")                                \
+    X(format_handle, "uvloop_clone._format", "format_handle")                                    \
+    X(get_asyncgen_hooks, "sys", "get_asyncgen_hooks")                                           \
+    X(set_asyncgen_hooks, "sys", "set_asyncgen_hooks")                                           \
+    X(get_origin_depth, "sys", "get_coroutine_origin_tracking_depth")                            \
+    X(set_origin_depth, "sys", "set_coroutine_origin_tracking_depth")                            \
+    X(debug_stack_depth, "asyncio.constants", "DEBUG_STACK_DEPTH")                               \
+    X(asyncio_coroutines, "asyncio.coroutines", NULL)                                            \
+    X(set_wakeup_fd, "signal", "set_wakeup_fd")                                                  \
+    X(sendfile_not_available, "asyncio", "SendfileNotAvailableError")                            \
+    X(sendfile_mode, "asyncio.constants", "_SendfileMode")
+
+/* X(field, module, attribute): imported with the first TLS connection: a Python without `ssl`
+ * has none, and whoever needs none does not wait for it. */
+#define STATE_TLS_IMPORTS(X)                                                                     \
+    X(ssl_error, "ssl", "SSLError")                                                              \
+    X(ssl_want_read, "ssl", "SSLWantReadError")                                                  \
+    X(ssl_syscall_error, "ssl", "SSLSyscallError")                                               \
+    X(ssl_certificate_error, "ssl", "CertificateError")                                          \
+    X(ssl_memory_bio, "ssl", "MemoryBIO")                                                        \
+    X(ssl_object_type, "ssl", "SSLObject")                                                       \
+    X(asyncio_timeout_error, "asyncio", "TimeoutError")                                          \
+    X(asyncio_cancelled_error, "asyncio", "CancelledError")
+
+/* X(name): interned as state->str_<name>. */
+#define STATE_NAMES(X)                                                                           \
+    X(add_done_callback)                                                                         \
+    X(buffer_updated)                                                                            \
+    X(call_exception_handler)                                                                    \
+    X(call_soon)                                                                                 \
+    X(cancel)                                                                                    \
+    X(cancelled)                                                                                 \
+    X(close)                                                                                     \
+    X(connection_lost)                                                                           \
+    X(connection_made)                                                                           \
+    X(context)                                                                                   \
+    X(data_received)                                                                             \
+    X(detach)                                                                                    \
+    X(done)                                                                                      \
+    X(eof_received)                                                                              \
+    X(exception)                                                                                 \
+    X(fileno)                                                                                    \
+    X(finalizer)                                                                                 \
+    X(firstiter)                                                                                 \
+    X(datagram_received)                                                                         \
+    X(error_received)                                                                            \
+    X(getpeername)                                                                               \
+    X(getsockname)                                                                               \
+    X(sendto)                                                                                    \
+    X(pipe)                                                                                      \
+    X(get_buffer)                                                                                \
+    X(gettimeout)                                                                                \
+    X(handle)                                                                                    \
+    X(lineno)                                                                                    \
+    X(loop)                                                                                      \
+    X(message)                                                                                   \
+    X(name)                                                                                      \
+    X(pause_writing)                                                                             \
+    X(peername)                                                                                  \
+    X(protocol)                                                                                  \
+    X(remove_done_callback)                                                                      \
+    X(result)                                                                                    \
+    X(resume_writing)                                                                            \
+    X(send)                                                                                      \
+    X(set_exception)                                                                             \
+    X(set_name)                                                                                  \
+    X(set_result)                                                                                \
+    X(setblocking)                                                                               \
+    X(socket)                                                                                    \
+    X(sockname)                                                                                  \
+    X(source_traceback)                                                                          \
+    X(time)                                                                                      \
+    X(transport)                                                                                 \
+    X(warn_on_full_buffer)                                                                       \
+    X(warning)                                                                                   \
+    X(_asyncgen_finalizer_hook)                                                                  \
+    X(_asyncgen_firstiter_hook)                                                                  \
+    X(_asyncio_future_blocking)                                                                  \
+    X(_log_destroy_pending)                                                                      \
+    X(_nest_patched)                                                                             \
+    X(_on_close)                                                                                 \
+    X(_on_idle)                                                                                  \
+    X(_source_traceback)                                                                         \
+    X(Task)                                                                                      \
+    X(_executor_failed)                                                                          \
+    X(_enter_task)                                                                               \
+    X(_get_running_loop)                                                                         \
+    X(_is_debug_mode)                                                                            \
+    X(_leave_task)                                                                               \
+    X(_set_running_loop)                                                                         \
+    X(current_task)                                                                              \
+    X(abort)                                                                                     \
+    X(cipher)                                                                                    \
+    X(compression)                                                                               \
+    X(do_handshake)                                                                              \
+    X(get_extra_info)                                                                            \
+    X(getpeercert)                                                                               \
+    X(pause_reading)                                                                             \
+    X(peercert)                                                                                  \
+    X(pending)                                                                                   \
+    X(read)                                                                                      \
+    X(release)                                                                                   \
+    X(resume_reading)                                                                            \
+    X(ssl_object)                                                                                \
+    X(sslcontext)                                                                                \
+    X(unwrap)                                                                                    \
+    X(wrap_bio)                                                                                  \
+    X(_force_close)                                                                              \
+    X(_sslobj)                                                                                   \
+    X(debug)                                                                                     \
+    X(exc_info)                                                                                  \
+    X(server_side)                                                                               \
+    X(server_hostname)                                                                           \
+    X(write)
+
+struct HandleObject;
+
+/* What tls/openssl.c has proven about the `ssl` module. */
+typedef struct {
+    Py_ssize_t ssl_offset; /* of the SSL * in an `_ssl._SSLSocket`; 0: nothing is proven */
+    PyTypeObject *sslsocket_type;
+    PyObject *read, *write; /* SSLObject's own methods, as they were then */
+} OpenSSLProof;
+
+typedef struct CoreState {
+#define X(field, spec) PyTypeObject *field;
+    STATE_TYPES(X)
+#undef X
+#define X(field, module, attribute) PyObject *field;
+    STATE_IMPORTS(X)
+    STATE_TLS_IMPORTS(X)
+#undef X
+#define X(name) PyObject *str_##name;
+    STATE_NAMES(X)
+#undef X
+    PyObject *kwnames_loop;     /* ("loop",) for vectorcalls */
+    PyObject *kwnames_context;  /* ("context",) */
+    PyObject *kwnames_wrap_bio; /* ("server_side", "server_hostname") */
+    PyObject *empty_tuple;
+    OpenSSLProof openssl_proof;
+    PyObject *time_method; /* Loop.time as C made it: patched when the lookup differs */
+    /* Free lists of handles, [0] Handle and [1] TimerHandle; see core/handle.c. */
+    struct HandleObject *free_handles[2];
+    int free_handle_count[2];
+} CoreState;
+
+/* state.c */
+int state_init(CoreState *state, PyObject *module);
+int state_traverse(CoreState *state, visitproc visit, void *arg);
+void state_clear(CoreState *state);
+/* The STATE_TLS_IMPORTS; -1 with ImportError where Python has no `ssl`. */
+int state_import_tls(CoreState *state);
+
+/* The specs, each defined in its type's file. */
+#define X(field, spec) extern PyType_Spec spec;
+STATE_TYPES(X)
+#undef X
+
+/* The state of the module that a type object of ours was made by; NULL (no exception) when
+ * the interpreter goes down and has cleared the type already. */
+static inline CoreState *
+state_of_type(PyTypeObject *defining_class)
+{
+    PyObject *module = ((PyHeapTypeObject *)defining_class)->ht_module;
+    return module != NULL ? (CoreState *)PyModule_GetState(module) : NULL;
+}
+
+#endif

@@ -1,0 +1,226 @@
+/* Plaintext's way in: what a read brought is decrypted into one exact bytes object for
+ * data_received(), or into the buffer that a BufferedProtocol offers, as often as it takes.
+ * While reading is paused, ciphertext is kept up to the high water mark; then the transport
+ * below is paused, too.
+ */
+
+#include "tls/connection.h"
+
+
+/* Fails as a whole: asyncio's SSLProtocol does so for whatever goes wrong while it reads. */
+#define READ_FAILED "Fatal error on SSL protocol"
+
+
+static inline bool
+tls_may_read(TLSObject *tls)
+{
+    return (tls->state == TLS_WRAPPED || tls->state == TLS_FLUSHING)
+           && !(tls->flags & TLS_READ_PAUSED);
+}
+
+/* The peer's close_notify. */
+static COLD void
+read_ended(TLSObject *tls)
+{
+    tls_call_eof_received(tls);
+    tls_start_shutdown(tls);
+}
+
+/* Calls a method of the user's protocol; takes `arg` over. -1: the connection has failed. */
+static inline int
+call_app(TLSObject *tls, PyObject *name, PyObject *arg)
+{
+    PyObject *protocol = Py_XNewRef(tls->app_protocol);
+    PyObject *result = NULL;
+    if (likely(arg != NULL && protocol != NULL)) {
+        PyObject *args[] = {protocol, arg};
+        result = PyObject_VectorcallMethod(name, args, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    Py_XDECREF(arg);
+    Py_XDECREF(protocol);
+    if (unlikely(result == NULL)) {
+        if (PyErr_Occurred()) {
+            tls_fatal(tls, READ_FAILED);
+        }
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+/* ---- data_received -------------------------------------------------------------------- */
+
+/* What the last read() of a batch returned is *last; the bytes may be empty. NULL: failed. */
+static PyObject *
+decrypt(TLSEngine *engine, size_t bound, Py_ssize_t *last)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bound);
+    if (bytes == NULL) {
+        return NULL;
+    }
+    char *data = PyBytes_AS_STRING(bytes);
+    size_t used = 0;
+    do {
+        *last = engine->kind->read(engine, data + used, bound - used);
+        if (*last <= 0) {
+            break;
+        }
+        used += (size_t)*last;
+    } while (used < bound && engine->kind->bound(engine) > 0);
+    if (used != bound) {
+        PyObject *raised = *last == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
+        _PyBytes_Resize(&bytes, (Py_ssize_t)used);
+        if (raised != NULL) {
+            PyErr_SetRaisedException(raised);
+        }
+    }
+    return bytes;
+}
+
+static void
+read_bytes(TLSObject *tls)
+{
+    TLSEngine *engine = &tls->engine;
+    PyObject *name = tls->loop->state->str_data_received;
+    size_t bound;
+    while (tls_may_read(tls) && (bound = engine->kind->bound(engine)) > 0) {
+        Py_ssize_t last = TLS_AGAIN;
+        PyObject *bytes = decrypt(engine, bound, &last);
+        PyObject *raised =
+            bytes == NULL || last == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
+        /* What came before the error is good. */
+        if (bytes != NULL && PyBytes_GET_SIZE(bytes) > 0) {
+            if (call_app(tls, name, bytes) < 0) {
+                Py_XDECREF(raised);
+                return;
+            }
+        }
+        else {
+            Py_XDECREF(bytes);
+        }
+        if (unlikely(raised != NULL)) {
+            PyErr_SetRaisedException(raised);
+            tls_fatal(tls, READ_FAILED);
+            return;
+        }
+        if (unlikely(last == TLS_END)) {
+            read_ended(tls);
+            return;
+        }
+        if (last == TLS_AGAIN) {
+            return;
+        }
+    }
+}
+
+/* ---- get_buffer, buffer_updated ------------------------------------------------------- */
+
+static int
+protocol_buffer(TLSObject *tls, Py_buffer *view)
+{
+    CoreState *state = tls->loop->state;
+    PyObject *protocol = Py_XNewRef(tls->app_protocol);
+    PyObject *hint = PyLong_FromSize_t(tls->engine.kind->pending(&tls->engine));
+    PyObject *offered = NULL;
+    int status = -1;
+    if (hint != NULL && protocol != NULL) {
+        offered = PyObject_CallMethodOneArg(protocol, state->str_get_buffer, hint);
+    }
+    if (offered != NULL) {
+        status = PyObject_GetBuffer(offered, view, PyBUF_WRITABLE);
+    }
+    if (status == 0 && view->len == 0) {
+        PyBuffer_Release(view);
+        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+        status = -1;
+    }
+    Py_XDECREF(offered);
+    Py_XDECREF(hint);
+    Py_XDECREF(protocol);
+    return status;
+}
+
+static void
+read_into_buffer(TLSObject *tls)
+{
+    TLSEngine *engine = &tls->engine;
+    Py_ssize_t last = 1;
+    while (last > 0 && tls_may_read(tls) && engine->kind->bound(engine) > 0) {
+        Py_buffer view;
+        if (protocol_buffer(tls, &view) < 0) {
+            if (PyErr_Occurred()) {
+                tls_fatal(tls, READ_FAILED);
+            }
+            return;
+        }
+        if (tls->state != TLS_WRAPPED && tls->state != TLS_FLUSHING) {
+            PyBuffer_Release(&view); /* closed by its own get_buffer() */
+            return;
+        }
+        size_t used = 0, size = (size_t)view.len;
+        do {
+            last = engine->kind->read(engine, (char *)view.buf + used, size - used);
+            if (last <= 0) {
+                break;
+            }
+            used += (size_t)last;
+        } while (used < size && engine->kind->bound(engine) > 0);
+        PyObject *raised = last == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
+        PyBuffer_Release(&view);
+        if (used > 0
+            && call_app(tls, tls->loop->state->str_buffer_updated, PyLong_FromSize_t(used)) < 0) {
+            Py_XDECREF(raised);
+            return;
+        }
+        if (raised != NULL) {
+            PyErr_SetRaisedException(raised);
+            tls_fatal(tls, READ_FAILED);
+            return;
+        }
+        if (last == TLS_END) {
+            read_ended(tls);
+        }
+    }
+}
+
+/* ---- the whole ------------------------------------------------------------------------ */
+
+void
+tls_control_reading(TLSObject *tls)
+{
+    size_t size = tls->engine.kind->pending(&tls->engine);
+    if (!(tls->flags & TLS_LOWER_READ_PAUSED)) {
+        if (unlikely(size >= tls->read_high && size > 0)) {
+            tls->flags |= TLS_LOWER_READ_PAUSED;
+            tls_call_lower(tls, tls->loop->state->str_pause_reading);
+        }
+    }
+    else if (size <= tls->read_low) {
+        tls->flags &= ~TLS_LOWER_READ_PAUSED;
+        tls_call_lower(tls, tls->loop->state->str_resume_reading);
+    }
+}
+
+void
+tls_read(TLSObject *tls)
+{
+    if (tls->state != TLS_WRAPPED && tls->state != TLS_FLUSHING) {
+        return;
+    }
+    if (!(tls->flags & TLS_READ_PAUSED)) {
+        if (tls->flags & TLS_BUFFERED) {
+            read_into_buffer(tls);
+        }
+        else {
+            read_bytes(tls);
+        }
+        /* A key update asks for an answer; a renegotiation may have held data back. */
+        if (tls->backlog > 0) {
+            tls_want_flush(tls);
+        }
+        else {
+            tls_send_out(tls);
+        }
+    }
+    tls_control_reading(tls);
+}

@@ -1,0 +1,385 @@
+/* Listening sockets and what a server knows of its connections.
+ *
+ * A listener is a uv_poll on the listening socket and an accept4() loop of our own: libuv's
+ * answer to a full descriptor table is to accept and close, which loses the connection; ours
+ * is asyncio's: report, leave it in the backlog, try again in a second. The protocol is made
+ * and the transport started right in the poll callback, several connections per wake-up.
+ */
+
+#include "transports/server.h"
+#include "io/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#define RETRY_DELAY_MS 1000 /* asyncio's ACCEPT_RETRY_DELAY */
+
+typedef struct Listener {
+    uv_poll_t poll;
+    uv_timer_t retry;
+    LoopObject *loop; /* borrowed: the loop closes its listeners */
+    int fd, family, backlog, open_handles;
+    PyObject *sock;    /* owned, for reports */
+    PyObject *factory; /* protocol_factory */
+    PyObject *server;
+    PyObject *context; /* each connection runs in a copy of it */
+    struct Listener *next;
+} Listener;
+
+
+/* ---- attached transports -------------------------------------------------------------- */
+
+int
+server_attach(PyObject *object, StreamObject *stream)
+{
+    if (!PyObject_TypeCheck(object, stream->loop->state->ServerBaseType)) {
+        PyErr_Format(PyExc_TypeError, "a Server was expected, got %R", object);
+        return -1;
+    }
+    ServerBaseObject *server = (ServerBaseObject *)object;
+    stream->server_next = server->streams;
+    stream->server_link = &server->streams;
+    if (server->streams != NULL) {
+        server->streams->server_link = &stream->server_next;
+    }
+    server->streams = stream;
+    server->active++;
+    stream->server = (ServerBaseObject *)Py_NewRef(object);
+    return 0;
+}
+
+void
+server_detach(ServerBaseObject *server, StreamObject *stream)
+{
+    *stream->server_link = stream->server_next;
+    if (stream->server_next != NULL) {
+        stream->server_next->server_link = stream->server_link;
+    }
+    server->active--;
+    if (server->active > 0) {
+        return;
+    }
+    PyObject *result = PyObject_CallMethodNoArgs((PyObject *)server, server->state->str__on_idle);
+    if (result == NULL) {
+        loop_report_raised(stream->loop, "Server._on_idle() failed", NULL, NULL, NULL, NULL);
+    }
+    Py_XDECREF(result);
+}
+
+/* The list may change while its members are closed: work on a copy. */
+static PyObject *
+server_for_each(PyObject *self, void (*action)(StreamObject *))
+{
+    ServerBaseObject *server = (ServerBaseObject *)self;
+    PyObject *streams = PyList_New(0);
+    if (streams == NULL) {
+        return NULL;
+    }
+    for (StreamObject *stream = server->streams; stream != NULL; stream = stream->server_next) {
+        if (PyList_Append(streams, (PyObject *)stream) < 0) {
+            Py_DECREF(streams);
+            return NULL;
+        }
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(streams); i++) {
+        action(STREAM(PyList_GET_ITEM(streams, i)));
+    }
+    Py_DECREF(streams);
+    Py_RETURN_NONE;
+}
+
+static void
+stream_abort_action(StreamObject *stream)
+{
+    stream_force_close(stream, NULL);
+}
+
+static PyObject *
+server_py_close_clients(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return server_for_each(self, stream_close);
+}
+
+static PyObject *
+server_py_abort_clients(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return server_for_each(self, stream_abort_action);
+}
+
+static PyObject *
+server_base_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *self = type->tp_alloc(type, 0);
+    for (PyTypeObject *base = type; self != NULL && base != NULL; base = base->tp_base) {
+        if (base->tp_new == server_base_new && base->tp_base == &PyBaseObject_Type) {
+            ((ServerBaseObject *)self)->state = state_of_type(base);
+        }
+    }
+    return self;
+}
+
+static int
+server_base_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static void
+server_base_dealloc(PyObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    if (((ServerBaseObject *)self)->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    compat_free_instance(self);
+}
+
+static PyMethodDef server_base_methods[] = {
+    {"_close_clients", server_py_close_clients, METH_NOARGS, NULL},
+    {"_abort_clients", server_py_abort_clients, METH_NOARGS, NULL},
+    {NULL},
+};
+
+static PyMemberDef server_base_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(ServerBaseObject, weakrefs), READONLY, NULL},
+    {"_active_count", T_PYSSIZET, offsetof(ServerBaseObject, active), READONLY, NULL},
+    {NULL},
+};
+
+static PyType_Slot server_base_slots[] = {
+    {Py_tp_doc, "The C half of uvloop_clone's Server: its attached transports."},
+    {Py_tp_new, server_base_new},
+    {Py_tp_dealloc, server_base_dealloc},
+    {Py_tp_traverse, server_base_traverse},
+    {Py_tp_methods, server_base_methods},
+    {Py_tp_members, server_base_members},
+    {0, NULL},
+};
+
+PyType_Spec server_base_spec = {
+    .name = "uvloop_clone._core.ServerBase",
+    .basicsize = sizeof(ServerBaseObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = server_base_slots,
+};
+
+/* ---- accepting ------------------------------------------------------------------------ */
+
+static int
+accept_nonblocking(int fd, struct sockaddr *address, socklen_t *length)
+{
+#ifdef __linux__
+    return accept4(fd, address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+    int connection = accept(fd, address, length);
+    if (connection >= 0) {
+        fcntl(connection, F_SETFL, O_NONBLOCK);
+        fcntl(connection, F_SETFD, FD_CLOEXEC);
+    }
+    return connection;
+#endif
+}
+
+/* Makes protocol and transport for a connection; closes it when that fails. */
+static int
+listener_connected(Listener *listener, int fd, const struct sockaddr_storage *peer)
+{
+    StreamObject *stream = NULL;
+    PyObject *protocol = NULL;
+    PyObject *context = PyContext_Copy(listener->context);
+    PyObject *entered = context == NULL ? NULL : context_enter(listener->loop, context);
+    if (entered != NULL) {
+        protocol = context_leave(entered, PyObject_CallNoArgs(listener->factory));
+    }
+    if (protocol == NULL) {
+        goto error;
+    }
+    stream = stream_new(listener->loop, protocol, context);
+    if (stream == NULL) {
+        goto error;
+    }
+    if (listener->family != AF_UNIX) {
+        memcpy(&stream->peername, peer, sizeof(stream->peername));
+    }
+    if (stream_open(stream, fd, listener->family) < 0) {
+        goto error;
+    }
+    fd = -1; /* the stream's now */
+    if (server_attach(listener->server, stream) < 0 || stream_start(stream) < 0) {
+        stream_force_close(stream, NULL);
+        goto error;
+    }
+    Py_DECREF(protocol);
+    Py_DECREF(context);
+    Py_DECREF(stream);
+    return 0;
+
+error:
+    if (fd >= 0) {
+        close(fd);
+    }
+    Py_XDECREF(stream);
+    Py_XDECREF(protocol);
+    Py_XDECREF(context);
+    return -1;
+}
+
+static void listener_arrived(uv_poll_t *poll, int status, int events);
+
+static void
+listener_retry(uv_timer_t *timer)
+{
+    Listener *listener = timer->data;
+    uv_poll_start(&listener->poll, UV_READABLE, listener_arrived);
+}
+
+/* No descriptor or memory left: the connections wait in the backlog for a second. */
+static COLD void
+listener_pause(Listener *listener, int error)
+{
+    uv_poll_stop(&listener->poll);
+    uv_timer_start(&listener->retry, listener_retry, RETRY_DELAY_MS, 0);
+    PyObject *exc = exception_from_uv_error(-error);
+    PyObject *sock = PyObject_CallOneArg(listener->loop->state->transport_socket, listener->sock);
+    if (loop_report(listener->loop, exc, "socket.accept() out of system resource", "socket", sock,
+                    NULL, NULL)
+        < 0) {
+        loop_leave_with_exception(listener->loop);
+    }
+    Py_XDECREF(sock);
+}
+
+static void
+listener_arrived(uv_poll_t *poll, int Py_UNUSED(status), int Py_UNUSED(events))
+{
+    Listener *listener = poll->data;
+    loop_enter_python(listener->loop);
+    for (int left = listener->backlog; left > 0 && uv_is_active((uv_handle_t *)poll); left--) {
+        struct sockaddr_storage peer = {0};
+        socklen_t length = sizeof(peer);
+        int fd = accept_nonblocking(listener->fd, (struct sockaddr *)&peer, &length);
+        if (fd >= 0) {
+            if (listener_connected(listener, fd, &peer) < 0) {
+                loop_report_raised(listener->loop,
+                                   "Error on transport creation for incoming connection", NULL,
+                                   NULL, NULL, NULL);
+            }
+            continue;
+        }
+        int error = errno;
+        if (error == EINTR || error == ECONNABORTED) {
+            continue;
+        }
+        if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM) {
+            listener_pause(listener, error);
+        }
+        return;
+    }
+}
+
+static void
+listener_closed(uv_handle_t *handle)
+{
+    Listener *listener = handle->data;
+    loop_enter_python(listener->loop);
+    if (--listener->open_handles > 0) {
+        return;
+    }
+    Py_XDECREF(listener->sock);
+    Py_XDECREF(listener->factory);
+    Py_XDECREF(listener->server);
+    Py_XDECREF(listener->context);
+    PyMem_Free(listener);
+}
+
+static void
+listener_close(Listener *listener)
+{
+    Listener **link = &listener->loop->listeners;
+    while (*link != listener) {
+        link = &(*link)->next;
+    }
+    *link = listener->next;
+    uv_close((uv_handle_t *)&listener->poll, listener_closed);
+    uv_close((uv_handle_t *)&listener->retry, listener_closed);
+}
+
+void
+listeners_close(LoopObject *loop)
+{
+    while (loop->listeners != NULL) {
+        listener_close(loop->listeners);
+    }
+}
+
+PyObject *
+server_py_start_listening(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    LoopObject *loop = LOOP(self);
+    if (nargs != 4) {
+        PyErr_SetString(PyExc_TypeError,
+                        "_start_listening(sock, protocol_factory, server, backlog)");
+        return NULL;
+    }
+    int fd = fd_from_object(args[0]);
+    long backlog = PyLong_AsLong(args[3]);
+    struct sockaddr_storage name = {0};
+    socklen_t length = sizeof(name);
+    if (fd < 0 || PyErr_Occurred() || loop_check_closed(loop) < 0
+        || watchers_check_free(loop, fd) < 0) {
+        return NULL;
+    }
+    if (getsockname(fd, (struct sockaddr *)&name, &length) < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Listener *listener = PyMem_Calloc(1, sizeof(*listener));
+    if (listener == NULL) {
+        return PyErr_NoMemory();
+    }
+    /* A left-over watcher of the descriptor's former life would be in libuv's way. */
+    watchers_claim(loop, fd, args[2]);
+    watchers_claim(loop, fd, NULL);
+    int err = uv_poll_init(&loop->uv, &listener->poll, fd);
+    if (err < 0) {
+        PyMem_Free(listener);
+        return raise_uv_error(err);
+    }
+    uv_timer_init(&loop->uv, &listener->retry);
+    listener->poll.data = listener->retry.data = listener;
+    listener->open_handles = 2;
+    listener->loop = loop;
+    listener->next = loop->listeners;
+    loop->listeners = listener;
+    listener->fd = fd;
+    listener->family = name.ss_family;
+    listener->backlog = backlog > 0 ? (int)backlog : 1;
+    listener->sock = Py_NewRef(args[0]);
+    listener->factory = Py_NewRef(args[1]);
+    listener->server = Py_NewRef(args[2]);
+    listener->context = PyContext_CopyCurrent();
+    if (listener->context == NULL) {
+        listener_close(listener);
+        return NULL;
+    }
+    uv_poll_start(&listener->poll, UV_READABLE, listener_arrived);
+    Py_RETURN_NONE;
+}
+
+PyObject *
+server_py_stop_listening(PyObject *self, PyObject *sock)
+{
+    LoopObject *loop = LOOP(self);
+    int fd = fd_from_object(sock);
+    if (fd < 0) {
+        return NULL;
+    }
+    for (Listener *listener = loop->listeners; listener != NULL; listener = listener->next) {
+        if (listener->fd == fd) {
+            listener_close(listener);
+            break;
+        }
+    }
+    Py_RETURN_NONE;
+}

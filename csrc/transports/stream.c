@@ -1,0 +1,861 @@
+/* The stream transport (asyncio.Transport) over TCP and Unix sockets: how it comes to life,
+ * its methods, and how it ends. Reading and writing are in stream_read.c and stream_write.c.
+ * The order of callbacks is asyncio's: connection_made, start of reading, the waiter; at the
+ * end connection_lost, then the descriptor is closed, then the server is told.
+ */
+
+#include "transports/stream.h"
+#include "core/named.h"
+#include "io/address.h"
+#include "io/io.h"
+#include "transports/flow.h"
+#include "tls/tls.h"
+#include "transports/server.h"
+
+#include <netinet/tcp.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+
+/* ---- calling the protocol ------------------------------------------------------------- */
+
+PyObject *
+stream_call_protocol(StreamObject *stream, PyObject *name, PyObject *arg)
+{
+    PyObject *protocol = Py_XNewRef(stream->protocol);
+    if (unlikely(protocol == NULL)) {
+        Py_RETURN_NONE;
+    }
+    PyObject *result = NULL;
+    PyObject *entered = context_enter(stream->loop, stream->context);
+    if (likely(entered != NULL)) {
+        PyObject *args[] = {protocol, arg};
+        result = PyObject_VectorcallMethod(
+            name, args, (arg != NULL ? 2 : 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        result = context_leave(entered, result);
+    }
+    Py_DECREF(protocol);
+    return result;
+}
+
+/* A BufferedProtocol, or what has its methods and no data_received(). */
+static int
+is_buffered_protocol(CoreState *state, PyObject *protocol)
+{
+    int found = PyObject_IsInstance(protocol, state->asyncio_buffered_protocol);
+    if (found != 0) {
+        return found;
+    }
+    PyObject *method;
+    found = PyObject_GetOptionalAttr(protocol, state->str_data_received, &method);
+    Py_XDECREF(method);
+    if (found != 0) {
+        return found < 0 ? -1 : 0;
+    }
+    found = PyObject_GetOptionalAttr(protocol, state->str_get_buffer, &method);
+    Py_XDECREF(method);
+    return found;
+}
+
+int
+stream_set_protocol(StreamObject *stream, PyObject *protocol)
+{
+    int buffered = is_buffered_protocol(stream->loop->state, protocol);
+    if (buffered < 0) {
+        return -1;
+    }
+    stream->flags = buffered ? stream->flags | STREAM_BUFFERED : stream->flags & ~STREAM_BUFFERED;
+    stream->sink = tls_sink_of(stream->loop->state, protocol);
+    Py_XSETREF(stream->protocol, Py_NewRef(protocol));
+    return 0;
+}
+
+/* ---- coming to life ------------------------------------------------------------------- */
+
+StreamObject *
+stream_new(LoopObject *loop, PyObject *protocol, PyObject *context)
+{
+    PyTypeObject *type = loop->state->StreamType;
+    StreamObject *stream = STREAM(type->tp_alloc(type, 0));
+    if (stream == NULL) {
+        return NULL;
+    }
+    stream->loop = LOOP(Py_NewRef(loop));
+    stream->chunks = &stream->first_chunk;
+    stream->chunk_capacity = 1;
+    stream->high_water = FLOW_HIGH_WATER;
+    stream->low_water = FLOW_LOW_WATER;
+    stream->fd = -1;
+    stream->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
+    if (stream->context == NULL || stream_set_protocol(stream, protocol) < 0) {
+        Py_DECREF(stream);
+        return NULL;
+    }
+    return stream;
+}
+
+static int
+stream_open_tcp(StreamObject *stream, int fd)
+{
+    int on = 1;
+    socklen_t length = sizeof(stream->sockname);
+    int err = uv_tcp_init(&stream->loop->uv, &stream->uv.tcp);
+    if (err < 0) {
+        return err;
+    }
+    stream->flags |= STREAM_OPEN;
+    stream->uv.handle.data = stream;
+    Py_INCREF(stream); /* for the open uv handle */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    getsockname(fd, &stream->sockname.any, &length);
+    if (stream->peername.any.sa_family == AF_UNSPEC) { /* accept() has told already */
+        length = sizeof(stream->peername);
+        getpeername(fd, &stream->peername.any, &length);
+    }
+    return uv_tcp_open(&stream->uv.tcp, fd);
+}
+
+/* Unix names are kept as Python objects: too long to have room in every stream. */
+static int
+stream_remember_unix_names(StreamObject *stream, int fd)
+{
+    struct sockaddr_un address;
+    socklen_t length = sizeof(address);
+    CoreState *state = stream->loop->state;
+    PyObject *names[] = {state->str_sockname, state->str_peername};
+    for (int i = 0; i < 2; i++) {
+        length = sizeof(address);
+        memset(&address, 0, sizeof(address));
+        int err = i == 0 ? getsockname(fd, (struct sockaddr *)&address, &length)
+                         : getpeername(fd, (struct sockaddr *)&address, &length);
+        PyObject *value =
+            err < 0 ? Py_NewRef(Py_None) : address_to_python((struct sockaddr *)&address, length);
+        if (value == NULL || PyDict_SetItem(stream->extra, names[i], value) < 0) {
+            Py_XDECREF(value);
+            return -1;
+        }
+        Py_DECREF(value);
+    }
+    return 0;
+}
+
+static int
+stream_open_unix(StreamObject *stream, int fd)
+{
+    int err = uv_pipe_init(&stream->loop->uv, &stream->uv.pipe, 0);
+    if (err < 0) {
+        return err;
+    }
+    stream->flags |= STREAM_OPEN;
+    stream->uv.handle.data = stream;
+    Py_INCREF(stream);
+    return uv_pipe_open(&stream->uv.pipe, fd);
+}
+
+static void
+stream_closed(uv_handle_t *handle)
+{
+    StreamObject *stream = handle->data;
+    loop_enter_python(stream->loop);
+    turn_release_later(stream->loop, (PyObject *)stream);
+}
+
+static int
+stream_ensure_extra(StreamObject *stream)
+{
+    if (stream->extra == NULL) {
+        stream->extra = PyDict_New();
+    }
+    return stream->extra == NULL ? -1 : 0;
+}
+
+int
+stream_open(StreamObject *stream, int fd, int family)
+{
+    int err;
+    if (watchers_claim(stream->loop, fd, (PyObject *)stream) < 0) {
+        return -1;
+    }
+    if (family == AF_UNIX) {
+        if (stream_ensure_extra(stream) < 0 || stream_remember_unix_names(stream, fd) < 0) {
+            watchers_claim(stream->loop, fd, NULL);
+            return -1;
+        }
+        err = stream_open_unix(stream, fd);
+    }
+    else {
+        err = stream_open_tcp(stream, fd);
+    }
+    if (err < 0) {
+        watchers_claim(stream->loop, fd, NULL);
+        if (stream->flags & STREAM_OPEN) {
+            stream->flags &= ~STREAM_OPEN;
+            uv_close(&stream->uv.handle, stream_closed);
+        }
+        raise_uv_error(err);
+        return -1;
+    }
+    stream->fd = fd;
+    return 0;
+}
+
+static void
+stream_resolve_waiter(StreamObject *stream)
+{
+    CoreState *state = stream->loop->state;
+    PyObject *waiter = stream->waiter;
+    stream->waiter = NULL;
+    PyObject *cancelled = PyObject_CallMethodNoArgs(waiter, state->str_cancelled);
+    PyObject *result = NULL;
+    if (cancelled == Py_False) {
+        result = PyObject_CallMethodOneArg(waiter, state->str_set_result, Py_None);
+    }
+    if (cancelled == NULL || (cancelled == Py_False && result == NULL)) {
+        loop_report_raised(stream->loop, "waiter of a connection", NULL, NULL, NULL, NULL);
+    }
+    Py_XDECREF(cancelled);
+    Py_XDECREF(result);
+    Py_DECREF(waiter);
+}
+
+/* connection_made, the start of reading and the waiter: three callbacks of asyncio's, queued
+ * one right after the other, and therefore one here. */
+static PyObject *
+stream_made(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
+{
+    StreamObject *stream = STREAM(owner);
+    stream->flags |= STREAM_PROTOCOL_CONNECTED;
+    PyObject *result = NULL;
+    if (stream->protocol != NULL) {
+        result =
+            PyObject_CallMethodOneArg(stream->protocol, loop->state->str_connection_made, owner);
+    }
+    if (result != NULL || stream->protocol == NULL) {
+        Py_XDECREF(result);
+    }
+    else if (exception_leaves_loop()) {
+        return NULL;
+    }
+    else {
+        loop_report_raised(loop, "Exception in callback connection_made()", "transport", owner,
+                           "protocol", stream->protocol);
+    }
+    stream_start_reading(stream);
+    if (stream->waiter != NULL) {
+        stream_resolve_waiter(stream);
+    }
+    Py_RETURN_NONE;
+}
+
+int
+stream_start(StreamObject *stream)
+{
+    return loop_call_native(stream->loop, stream_made, (PyObject *)stream, NULL, stream->context);
+}
+
+/* ---- ending --------------------------------------------------------------------------- */
+
+static void
+stream_close_handle(StreamObject *stream)
+{
+    if (!(stream->flags & STREAM_OPEN)) {
+        return;
+    }
+    stream->flags &= ~STREAM_OPEN;
+    stream_release_read_view(stream);
+    watchers_claim(stream->loop, stream->fd, NULL);
+    if (stream->sock != NULL) {
+        /* The descriptor is libuv's to close: the socket object lets go of it first. */
+        PyObject *fd = PyObject_CallMethodNoArgs(stream->sock, stream->loop->state->str_detach);
+        if (fd == NULL) {
+            loop_report_raised(stream->loop, "socket.detach() failed", NULL, NULL, NULL, NULL);
+        }
+        Py_XDECREF(fd);
+    }
+    uv_close(&stream->uv.handle, stream_closed);
+    turn_poll_next(stream->loop); /* the close callback comes from there */
+    stream->fd = -1;
+}
+
+static void
+stream_leave_server(StreamObject *stream)
+{
+    struct ServerBaseObject *server = stream->server;
+    if (server != NULL) {
+        stream->server = NULL;
+        server_detach(server, stream);
+        Py_DECREF(server);
+    }
+}
+
+static PyObject *
+stream_lost(LoopObject *loop, PyObject *owner, PyObject *exc)
+{
+    StreamObject *stream = STREAM(owner);
+    PyObject *protocol = stream->protocol;
+    PyObject *result = Py_NewRef(Py_None);
+    if (protocol != NULL && (stream->flags & STREAM_PROTOCOL_CONNECTED)) {
+        Py_SETREF(result,
+                  PyObject_CallMethodOneArg(protocol, loop->state->str_connection_lost, exc));
+    }
+    PyObject *raised = PyErr_GetRaisedException();
+    stream->sink = NULL;
+    Py_CLEAR(stream->protocol);
+    stream_sendfile_lost(stream, exc);
+    stream_close_handle(stream);
+    stream_leave_server(stream);
+    if (raised != NULL) {
+        PyErr_SetRaisedException(raised);
+    }
+    return result;
+}
+
+void
+stream_lose_connection(StreamObject *stream, PyObject *exc)
+{
+    if (stream->flags & STREAM_LOST) {
+        return;
+    }
+    stream->flags |= STREAM_LOST | STREAM_CLOSING;
+    stream->writes_after_loss = 1;
+    if (loop_call_native(stream->loop, stream_lost, (PyObject *)stream,
+                         exc != NULL ? exc : Py_None, stream->context)
+        < 0) {
+        loop_report_raised(stream->loop, "connection_lost() not called", "transport",
+                           (PyObject *)stream, NULL, NULL);
+    }
+}
+
+void
+stream_force_close(StreamObject *stream, PyObject *exc)
+{
+    if (stream->flags & STREAM_LOST) {
+        return;
+    }
+    stream_stop_reading(stream);
+    stream_drop_pending(stream);
+    stream_lose_connection(stream, exc);
+}
+
+void
+stream_close(StreamObject *stream)
+{
+    if (stream->flags & STREAM_CLOSING) {
+        return;
+    }
+    stream->flags |= STREAM_CLOSING;
+    stream_stop_reading(stream);
+    if (stream->flags & STREAM_UNFLUSHED) {
+        stream_flush(stream);
+    }
+    if (stream->pending_size == 0 && !(stream->flags & STREAM_WRITING)) {
+        stream_lose_connection(stream, NULL);
+    }
+}
+
+COLD void
+stream_fatal(StreamObject *stream, const char *message)
+{
+    if (exception_leaves_loop()) {
+        loop_leave_with_exception(stream->loop);
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (!PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
+        if (loop_report(stream->loop, Py_NewRef(exc), message, "transport", (PyObject *)stream,
+                        "protocol", stream->protocol)
+            < 0) {
+            loop_leave_with_exception(stream->loop);
+        }
+    }
+    else if (stream->loop->debug) {
+        PyObject *result = PyObject_CallMethod(stream->loop->state->logger, "debug", "ssOO",
+                                               "%r: %s: %r", stream, message, exc);
+        if (result == NULL) {
+            PyErr_WriteUnraisable((PyObject *)stream);
+        }
+        Py_XDECREF(result);
+    }
+    stream_force_close(stream, exc);
+    Py_DECREF(exc);
+}
+
+bool
+transport_owns(const uv_handle_t *handle)
+{
+    return (handle->type == UV_TCP || handle->type == UV_NAMED_PIPE)
+           && handle->data == (const char *)handle - offsetof(StreamObject, uv);
+}
+
+void
+transport_abandon(uv_handle_t *handle)
+{
+    StreamObject *stream = handle->data;
+    if (PyErr_ResourceWarning((PyObject *)stream, 1, "unclosed transport %R", stream) < 0) {
+        PyErr_WriteUnraisable((PyObject *)stream);
+    }
+    stream->flags |= STREAM_CLOSING | STREAM_LOST;
+    stream_drop_pending(stream);
+    stream_close_handle(stream);
+    stream_leave_server(stream);
+}
+
+/* ---- Python methods ------------------------------------------------------------------- */
+
+static PyObject *
+stream_py_write(PyObject *self, PyObject *data)
+{
+    if (stream_write(STREAM(self), data) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+stream_py_writelines(PyObject *self, PyObject *lines)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    if (unlikely(STREAM(self)->flags & STREAM_SENDFILE)) {
+        stream_refuse_during_sendfile("writelines");
+        return NULL;
+    }
+#endif
+    PyObject *items = PySequence_Fast(lines, "writelines() takes an iterable of bytes");
+    if (items == NULL) {
+        return NULL;
+    }
+    int status = 0;
+    for (Py_ssize_t i = 0; status == 0 && i < PySequence_Fast_GET_SIZE(items); i++) {
+        status = stream_write(STREAM(self), PySequence_Fast_GET_ITEM(items, i));
+    }
+    Py_DECREF(items);
+    if (status < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+stream_py_write_eof(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    StreamObject *stream = STREAM(self);
+    if (!(stream->flags & (STREAM_CLOSING | STREAM_EOF_WRITTEN))
+        && stream_write_eof(stream) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+stream_py_can_write_eof(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_TRUE;
+}
+
+static PyObject *
+stream_py_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    stream_close(STREAM(self));
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+stream_py_abort(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    StreamObject *stream = STREAM(self);
+    /* asyncio would have sent this at write() time. */
+    if ((stream->flags & (STREAM_UNFLUSHED | STREAM_LOST)) == STREAM_UNFLUSHED) {
+        stream_flush(stream);
+    }
+    stream_force_close(stream, NULL);
+    Py_RETURN_NONE;
+}
+
+/* What asyncio's TLS protocol calls to close with an error. */
+static PyObject *
+stream_py_force_close(PyObject *self, PyObject *exc)
+{
+    stream_force_close(STREAM(self), exc == Py_None ? NULL : exc);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+stream_py_is_closing(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(STREAM(self)->flags & STREAM_CLOSING);
+}
+
+static PyObject *
+stream_py_is_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(!(STREAM(self)->flags & (STREAM_CLOSING | STREAM_PAUSED)));
+}
+
+static PyObject *
+stream_py_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    StreamObject *stream = STREAM(self);
+    if (!(stream->flags & (STREAM_CLOSING | STREAM_PAUSED))) {
+        stream->flags |= STREAM_PAUSED;
+        stream_stop_reading(stream);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+stream_py_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    StreamObject *stream = STREAM(self);
+    if ((stream->flags & (STREAM_CLOSING | STREAM_PAUSED)) == STREAM_PAUSED) {
+        stream->flags &= ~STREAM_PAUSED;
+        stream_start_reading(stream);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+stream_py_get_protocol(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *protocol = STREAM(self)->protocol;
+    return Py_NewRef(protocol != NULL ? protocol : Py_None);
+}
+
+static PyObject *
+stream_py_set_protocol(PyObject *self, PyObject *protocol)
+{
+    if (stream_set_protocol(STREAM(self), protocol) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+stream_py_get_write_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    StreamObject *stream = STREAM(self);
+    if (stream->flags & STREAM_UNFLUSHED) {
+        stream_flush(stream); /* who asks shall see what asyncio would: what was not sent */
+    }
+    return PyLong_FromSize_t(stream_buffer_size(stream));
+}
+
+static PyObject *
+stream_py_get_write_buffer_limits(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_BuildValue("(nn)", (Py_ssize_t)STREAM(self)->low_water,
+                         (Py_ssize_t)STREAM(self)->high_water);
+}
+
+static PyObject *
+stream_py_set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    StreamObject *stream = STREAM(self);
+    if (flow_parse_limits(args, kwargs, FLOW_HIGH_WATER, &stream->high_water, &stream->low_water)
+        < 0) {
+        return NULL;
+    }
+    stream_maybe_pause_protocol(stream);
+    Py_RETURN_NONE;
+}
+
+/* ---- get_extra_info ------------------------------------------------------------------- */
+
+/* The socket object over the descriptor: the caller's own, or made now. */
+static PyObject *
+stream_socket(StreamObject *stream)
+{
+    CoreState *state = stream->loop->state;
+    if (stream->sock == NULL) {
+        /* Whoever asks after the end gets a closed socket, as from asyncio. */
+        bool open = stream->flags & STREAM_OPEN;
+        int family = stream->sockname.any.sa_family;
+        PyObject *sock = PyObject_CallFunction(state->socket_type, open ? "iiii" : "iii",
+                                               family == AF_UNSPEC ? AF_UNIX : family,
+                                               SOCK_STREAM, 0, stream->fd);
+        PyObject *result = NULL;
+        if (sock != NULL) {
+            result = open ? PyObject_CallMethodOneArg(sock, state->str_setblocking, Py_False)
+                          : PyObject_CallMethodNoArgs(sock, state->str_close);
+        }
+        if (result == NULL) {
+            Py_XDECREF(sock);
+            return NULL;
+        }
+        Py_DECREF(result);
+        stream->sock = sock;
+    }
+    return PyObject_CallOneArg(state->transport_socket, stream->sock);
+}
+
+static PyObject *
+name_of(const struct sockaddr *address)
+{
+    return address->sa_family == AF_UNSPEC ? NULL : address_to_python(address, 0);
+}
+
+/* What is not in the dict yet but can be told; NULL without an exception: nothing. */
+static PyObject *
+stream_compute_extra(StreamObject *stream, PyObject *name)
+{
+    CoreState *state = stream->loop->state;
+    if (PyUnicode_Compare(name, state->str_socket) == 0) {
+        return stream_socket(stream);
+    }
+    if (PyUnicode_Compare(name, state->str_sockname) == 0) {
+        return name_of(&stream->sockname.any);
+    }
+    if (PyUnicode_Compare(name, state->str_peername) == 0) {
+        return name_of(&stream->peername.any);
+    }
+    return NULL;
+}
+
+static PyObject *
+stream_py_get_extra_info(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"name", "default", NULL};
+    StreamObject *stream = STREAM(self);
+    PyObject *name, *fallback = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", names, &name, &fallback)
+        || stream_ensure_extra(stream) < 0) {
+        return NULL;
+    }
+    PyObject *value = PyDict_GetItemWithError(stream->extra, name);
+    if (value != NULL || PyErr_Occurred() || !PyUnicode_Check(name)) {
+        return value != NULL || PyErr_Occurred() ? Py_XNewRef(value) : Py_NewRef(fallback);
+    }
+    value = stream_compute_extra(stream, name);
+    if (value == NULL) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(fallback);
+    }
+    if (PyDict_SetItem(stream->extra, name, value) < 0) {
+        Py_CLEAR(value);
+    }
+    return value;
+}
+
+static PyObject *
+stream_get_true(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+{
+    Py_RETURN_TRUE;
+}
+
+static PyObject *
+stream_repr(PyObject *self)
+{
+    StreamObject *stream = STREAM(self);
+    if (stream->loop == NULL || !(stream->flags & STREAM_OPEN)) {
+        return PyUnicode_FromFormat("<uvloop_clone.StreamTransport closed at %p>", self);
+    }
+    size_t size = stream_buffer_size(stream);
+    return PyUnicode_FromFormat(
+        "<uvloop_clone.StreamTransport%s fd=%d read=%s write=<%s, bufsize=%zu>>",
+        stream->flags & STREAM_CLOSING ? " closing" : "", stream->fd,
+        stream->flags & (STREAM_CLOSING | STREAM_PAUSED) ? "idle" : "polling",
+        size > 0 ? "polling" : "idle", size);
+}
+
+/* ---- Loop._stream_transport ----------------------------------------------------------- */
+
+PyObject *
+stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"sock", "protocol", "waiter", "server", "extra", NULL};
+    LoopObject *loop = LOOP(self);
+    PyObject *sock, *protocol, *waiter = Py_None, *server = Py_None, *extra = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOO:_stream_transport", names, &sock,
+                                     &protocol, &waiter, &server, &extra)
+        || loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    int fd = fd_from_object(sock);
+    if (fd < 0) {
+        return NULL;
+    }
+    struct sockaddr_storage name = {0};
+    socklen_t length = sizeof(name);
+    if (getsockname(fd, (struct sockaddr *)&name, &length) < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    StreamObject *stream = stream_new(loop, protocol, NULL);
+    if (stream == NULL) {
+        return NULL;
+    }
+    if (extra != Py_None && (stream->extra = PyDict_Copy(extra)) == NULL) {
+        goto error;
+    }
+    if (stream_open(stream, fd, name.ss_family) < 0) {
+        goto error;
+    }
+    stream->sock = Py_NewRef(sock);
+    stream->waiter = waiter == Py_None ? NULL : Py_NewRef(waiter);
+    if (server != Py_None && server_attach(server, stream) < 0) {
+        stream_close_handle(stream);
+        goto error;
+    }
+    if (stream_start(stream) < 0) {
+        stream_close_handle(stream);
+        stream_leave_server(stream);
+        goto error;
+    }
+    return (PyObject *)stream;
+
+error:
+    Py_DECREF(stream);
+    return NULL;
+}
+
+/* ---- the type ------------------------------------------------------------------------- */
+
+static int
+stream_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    StreamObject *stream = STREAM(self);
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(stream->extra);
+    Py_VISIT(stream->loop);
+    Py_VISIT(stream->protocol);
+    Py_VISIT(stream->context);
+    Py_VISIT(stream->server);
+    Py_VISIT(stream->sock);
+    Py_VISIT(stream->waiter);
+    Py_VISIT(stream->empty_waiter);
+    return 0;
+}
+
+static int
+stream_clear(PyObject *self)
+{
+    StreamObject *stream = STREAM(self);
+    Py_CLEAR(stream->extra);
+    stream->sink = NULL;
+    Py_CLEAR(stream->protocol);
+    Py_CLEAR(stream->context);
+    Py_CLEAR(stream->sock);
+    Py_CLEAR(stream->waiter);
+    Py_CLEAR(stream->empty_waiter);
+    return 0;
+}
+
+static void
+stream_dealloc(PyObject *self)
+{
+    StreamObject *stream = STREAM(self);
+    PyObject_GC_UnTrack(self);
+    if (stream->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    stream_release_read_view(stream);
+    stream_leave_server(stream);
+    if (stream->chunks != NULL) {
+        stream_drop_pending(stream);
+    }
+    stream_clear(self);
+    Py_CLEAR(stream->loop);
+    compat_free_instance(self);
+}
+
+#define KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS
+
+NAMED_ONE(stream_py_write, "write", "data")
+NAMED_ONE(stream_py_writelines, "writelines", "list_of_data")
+NAMED_ONE(stream_py_set_protocol, "set_protocol", "protocol")
+
+static PyMethodDef stream_methods[] = {
+    {"write", NAMED(stream_py_write),
+     PyDoc_STR("write($self, data)\n--\n\nSend bytes; what cannot go at once is buffered.")},
+    {"writelines", NAMED(stream_py_writelines),
+     PyDoc_STR("writelines($self, list_of_data)\n--\n\nSend an iterable of bytes.")},
+    {"write_eof", stream_py_write_eof, METH_NOARGS,
+     PyDoc_STR("write_eof($self, /)\n--\n\nClose the write side after what is buffered.")},
+    {"can_write_eof", stream_py_can_write_eof, METH_NOARGS,
+     PyDoc_STR("can_write_eof($self, /)\n--\n\nTrue: the two sides close separately.")},
+    {"close", stream_py_close, METH_NOARGS,
+     PyDoc_STR("close($self, /)\n--\n\nStop reading, send what is buffered, then close.")},
+    {"_force_close", stream_py_force_close, METH_O, NULL},
+    {"_make_empty_waiter", stream_py_make_empty_waiter, METH_NOARGS, NULL},
+    {"_reset_empty_waiter", stream_py_reset_empty_waiter, METH_NOARGS, NULL},
+    {"abort", stream_py_abort, METH_NOARGS,
+     PyDoc_STR("abort($self, /)\n--\n\nClose at once; buffered data is lost.")},
+    {"is_closing", stream_py_is_closing, METH_NOARGS,
+     PyDoc_STR("is_closing($self, /)\n--\n\nTrue if it is closing or closed.")},
+    {"is_reading", stream_py_is_reading, METH_NOARGS,
+     PyDoc_STR("is_reading($self, /)\n--\n\nTrue if data_received() may be called.")},
+    {"pause_reading", stream_py_pause_reading, METH_NOARGS,
+     PyDoc_STR("pause_reading($self, /)\n--\n\nStop receiving until resume_reading().")},
+    {"resume_reading", stream_py_resume_reading, METH_NOARGS,
+     PyDoc_STR("resume_reading($self, /)\n--\n\nReceive again after pause_reading().")},
+    {"get_protocol", stream_py_get_protocol, METH_NOARGS,
+     PyDoc_STR("get_protocol($self, /)\n--\n\nThe protocol in force.")},
+    {"set_protocol", NAMED(stream_py_set_protocol),
+     PyDoc_STR("set_protocol($self, protocol)\n--\n\nSwitch to another protocol.")},
+    {"get_write_buffer_size", stream_py_get_write_buffer_size, METH_NOARGS,
+     PyDoc_STR("get_write_buffer_size($self, /)\n--\n\nBytes that wait to be sent.")},
+    {"get_write_buffer_limits", stream_py_get_write_buffer_limits, METH_NOARGS,
+     PyDoc_STR("get_write_buffer_limits($self, /)\n--\n\nThe water marks (low, high) in bytes.")},
+    {"set_write_buffer_limits", KEYWORDS(stream_py_set_write_buffer_limits),
+     PyDoc_STR("set_write_buffer_limits($self, high=None, low=None)\n--\n\n"
+               "Set the water marks of pause_writing() and resume_writing(), in bytes.")},
+    {"get_extra_info", KEYWORDS(stream_py_get_extra_info),
+     PyDoc_STR("get_extra_info($self, name, default=None)\n--\n\n"
+               "'socket', 'sockname', 'peername' and what the connection was given.")},
+    {NULL},
+};
+
+/* Private in asyncio as well, yet looked at by those who pause. */
+static PyObject *
+stream_get_paused(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(STREAM(self)->flags & STREAM_PAUSED);
+}
+
+static PyObject *
+stream_get_protocol_paused(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(STREAM(self)->flags & STREAM_PROTOCOL_PAUSED);
+}
+
+static PyObject *
+stream_get_sendfile_mode(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyObject_GetAttrString(STREAM(self)->loop->state->sendfile_mode, "TRY_NATIVE");
+}
+
+static PyObject *
+stream_get_closing(PyObject *self, void *Py_UNUSED(closure))
+{
+    return stream_py_is_closing(self, NULL);
+}
+
+static PyGetSetDef stream_getset[] = {
+    {"_closing", stream_get_closing, NULL, NULL, NULL},
+    {"_paused", stream_get_paused, NULL, NULL, NULL},
+    {"_start_tls_compatible", stream_get_true, NULL, NULL, NULL},
+    {"_protocol_paused", stream_get_protocol_paused, NULL, NULL, NULL},
+    {"_sendfile_compatible", stream_get_sendfile_mode, NULL, NULL, NULL},
+    {NULL},
+};
+
+static PyMemberDef stream_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(StreamObject, weakrefs), READONLY, NULL},
+    {NULL},
+};
+
+static PyType_Slot stream_slots[] = {
+    {Py_tp_doc, "A stream transport over a TCP or Unix socket (asyncio.Transport)."},
+    {Py_tp_dealloc, stream_dealloc},
+    {Py_tp_traverse, stream_traverse},
+    {Py_tp_clear, stream_clear},
+    {Py_tp_repr, stream_repr},
+    {Py_tp_methods, stream_methods},
+    {Py_tp_getset, stream_getset},
+    {Py_tp_members, stream_members},
+    {0, NULL},
+};
+
+PyType_Spec stream_spec = {
+    .name = "uvloop_clone._core.StreamTransport",
+    .basicsize = sizeof(StreamObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = stream_slots,
+};

@@ -1,0 +1,236 @@
+/* A packet's way in: libuv reads into the loop's shared buffer and data_received() gets an
+ * exact bytes object; or it reads straight into the buffer that a BufferedProtocol offers.
+ * The protocol is called right here, inside uv_run; nothing is queued. What it wrote to this
+ * stream is sent before the next packet is looked at.
+ */
+
+#include "transports/stream.h"
+
+#define PAGE_SIZE_USUAL 4096
+#define SLOW_OFFSETS 32
+#define SLOW_FROM_SIZE 4096
+
+
+static void stream_read_done(uv_stream_t *handle, ssize_t count, const uv_buf_t *buffer);
+
+/* ---- where to read to ----------------------------------------------------------------- */
+
+static void
+shared_buffer(LoopObject *loop, uv_buf_t *buffer)
+{
+    char *base = loop_read_buffer(loop);
+    *buffer = uv_buf_init(base, base != NULL ? READ_BUFFER_SIZE : 0);
+}
+
+/* The kernel copies up to four times slower to an address whose offset in its page is just
+ * ahead of the source's, and packets mostly start at a multiple of 1 KiB of a page. malloc puts
+ * every large block (a bytearray's, say) just behind the start of one: then it is cheaper to
+ * read into our own buffer, which lies between the multiples, and copy once more. */
+static inline bool
+is_slow_to_read_into(const void *address, size_t size)
+{
+    size_t offset = (uintptr_t)address % PAGE_SIZE_USUAL;
+    return size >= SLOW_FROM_SIZE && offset > 0 && offset < SLOW_OFFSETS;
+}
+
+/* Of something that gave no writable buffer; keeps the raised exception. */
+static COLD bool
+is_empty(PyObject *offered)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    bool empty = PyObject_Length(offered) == 0;
+    PyErr_Clear();
+    PyErr_SetRaisedException(exc);
+    return empty;
+}
+
+/* asyncio's order of checks: the call, an empty buffer, a writable one. */
+static int
+protocol_buffer(StreamObject *stream, uv_buf_t *buffer)
+{
+    PyObject *size_hint = PyLong_FromLong(-1);
+    PyObject *offered =
+        size_hint == NULL
+            ? NULL
+            : stream_call_protocol(stream, stream->loop->state->str_get_buffer, size_hint);
+    Py_XDECREF(size_hint);
+    if (offered == NULL) {
+        return -1;
+    }
+    bool writable = PyObject_GetBuffer(offered, &stream->read_view, PyBUF_WRITABLE) == 0;
+    bool empty = writable ? stream->read_view.len == 0 : is_empty(offered);
+    Py_DECREF(offered);
+    if (unlikely(empty)) {
+        stream_release_read_view(stream);
+        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+    }
+    if (unlikely(empty || !writable)) {
+        return -1;
+    }
+    size_t size = (size_t)stream->read_view.len;
+    if (is_slow_to_read_into(stream->read_view.buf, size)) {
+        shared_buffer(stream->loop, buffer);
+        buffer->len = size < buffer->len ? size : buffer->len;
+    }
+    else {
+        *buffer =
+            uv_buf_init(stream->read_view.buf, size > INT32_MAX ? INT32_MAX : (unsigned)size);
+    }
+    return 0;
+}
+
+static void
+stream_read_where(uv_handle_t *handle, size_t Py_UNUSED(suggested), uv_buf_t *buffer)
+{
+    StreamObject *stream = handle->data;
+    if (likely(!(stream->flags & STREAM_BUFFERED))) {
+        shared_buffer(stream->loop, buffer);
+        return;
+    }
+    loop_enter_python(stream->loop);
+    Py_INCREF(stream);
+    stream_release_read_view(stream);
+    stream->flags |= STREAM_IN_GET_BUFFER;
+    if (protocol_buffer(stream, buffer) < 0) {
+        stream_fatal(stream, "Fatal error: protocol.get_buffer() call failed.");
+        *buffer = uv_buf_init(NULL, 0);
+    }
+    else if (stream->flags & STREAM_CLOSING) {
+        *buffer = uv_buf_init(NULL, 0); /* closed by its own get_buffer() */
+    }
+    stream->flags &= ~STREAM_IN_GET_BUFFER;
+    Py_DECREF(stream);
+}
+
+void
+stream_release_read_view(StreamObject *stream)
+{
+    if (stream->read_view.obj != NULL) {
+        PyBuffer_Release(&stream->read_view);
+    }
+}
+
+/* ---- what was read -------------------------------------------------------------------- */
+
+static inline void
+stream_received(StreamObject *stream, const char *data, ssize_t count)
+{
+    CoreState *state = stream->loop->state;
+    PyObject *result = NULL;
+    PyObject *bytes = PyBytes_FromStringAndSize(data, count);
+    if (likely(bytes != NULL)) {
+        result = stream_call_protocol(stream, state->str_data_received, bytes);
+        Py_DECREF(bytes);
+    }
+    if (likely(result != NULL)) {
+        Py_DECREF(result);
+    }
+    else {
+        stream_fatal(stream, "Fatal error: protocol.data_received() call failed.");
+    }
+}
+
+static inline void
+stream_buffer_updated(StreamObject *stream, ssize_t count)
+{
+    CoreState *state = stream->loop->state;
+    PyObject *result = NULL;
+    stream_release_read_view(stream);
+    PyObject *size = PyLong_FromSsize_t(count);
+    if (likely(size != NULL)) {
+        result = stream_call_protocol(stream, state->str_buffer_updated, size);
+        Py_DECREF(size);
+    }
+    if (likely(result != NULL)) {
+        Py_DECREF(result);
+    }
+    else {
+        stream_fatal(stream, "Fatal error: protocol.buffer_updated() call failed.");
+    }
+}
+
+static COLD void
+stream_received_eof(StreamObject *stream)
+{
+    PyObject *result = stream_call_protocol(stream, stream->loop->state->str_eof_received, NULL);
+    int keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
+    Py_XDECREF(result);
+    if (keep_open < 0) {
+        stream_fatal(stream, "Fatal error: protocol.eof_received() call failed.");
+    }
+    else if (keep_open == 0) {
+        stream_close(stream);
+    }
+    else {
+        stream_stop_reading(stream);
+    }
+}
+
+static COLD void
+stream_read_failed(StreamObject *stream, int error)
+{
+    raise_uv_error(error);
+    stream_fatal(stream, "Fatal read error on socket transport");
+}
+
+static void
+stream_read_done(uv_stream_t *handle, ssize_t count, const uv_buf_t *buffer)
+{
+    StreamObject *stream = handle->data;
+    if (count == 0) {
+        return; /* EAGAIN; a protocol's buffer is given back at the next read or at close */
+    }
+    loop_enter_python(stream->loop);
+    Py_INCREF(stream);
+    if (unlikely(stream->flags & (STREAM_CLOSING | STREAM_PAUSED))) {
+        stream_stop_reading(stream); /* asked for by get_buffer(): now it may be */
+    }
+    if (likely(count > 0)) {
+        /* get_buffer() may have switched protocols: what was read into decides. */
+        if (stream->read_view.obj != NULL) {
+            if (buffer->base != stream->read_view.buf) {
+                memcpy(stream->read_view.buf, buffer->base, (size_t)count);
+            }
+            stream_buffer_updated(stream, count);
+        }
+        else if (likely(stream->sink == NULL)) {
+            stream_received(stream, buffer->base, count);
+        }
+        else {
+            stream->sink->received(stream, buffer->base, (size_t)count);
+        }
+        if (stream->flags & STREAM_UNFLUSHED) {
+            stream_flush(stream);
+        }
+    }
+    else {
+        stream_release_read_view(stream);
+        if (count == UV_EOF) {
+            stream_received_eof(stream);
+        }
+        else if (count != UV_ENOBUFS) { /* that one is protocol_buffer()'s, dealt with */
+            stream_read_failed(stream, (int)count);
+        }
+    }
+    Py_DECREF(stream);
+}
+
+void
+stream_start_reading(StreamObject *stream)
+{
+    if ((stream->flags & (STREAM_OPEN | STREAM_CLOSING | STREAM_PAUSED)) != STREAM_OPEN) {
+        return;
+    }
+    int err = uv_read_start(&stream->uv.stream, stream_read_where, stream_read_done);
+    if (err < 0 && err != UV_EALREADY) {
+        stream_read_failed(stream, err);
+    }
+}
+
+void
+stream_stop_reading(StreamObject *stream)
+{
+    if ((stream->flags & (STREAM_OPEN | STREAM_IN_GET_BUFFER)) == STREAM_OPEN) {
+        uv_read_stop(&stream->uv.stream);
+    }
+}

@@ -1,0 +1,48 @@
+/* What the transports room offers to the other rooms. */
+#ifndef UVLOOP_CLONE_TRANSPORTS_H
+#define UVLOOP_CLONE_TRANSPORTS_H
+
+#include "core/core.h"
+
+#include <stdlib.h>
+
+/* Sends what this turn wrote (stream_write.c). */
+void streams_flush(LoopObject *loop);
+/* Whether a transport lies around the handle; where none does, its `data` is not looked at. */
+bool transport_owns(const uv_handle_t *handle);
+/* The loop is being closed: close the handle without telling the protocol (stream.c). */
+void transport_abandon(uv_handle_t *handle);
+
+/* Stops all listening (server.c). */
+void listeners_close(LoopObject *loop);
+
+/* A nested run begins: datagrams that an outer delivery holds are its to deliver (datagram.c). */
+int datagrams_deliver_nested(LoopObject *loop);
+void datagrams_free(LoopObject *loop);
+
+/* Where a read that is copied at once goes; NULL without memory. One callback at a time. */
+#define READ_BUFFER_SIZE (256 * 1024)
+#define READ_BUFFER_ALIGNMENT 4096
+#define READ_BUFFER_OFFSET 512 /* off the offsets of packets in their pages: stream_read.c */
+static inline char *
+loop_read_buffer(LoopObject *loop)
+{
+    if (unlikely(loop->read_buffer == NULL)) {
+        loop->read_buffer =
+            aligned_alloc(READ_BUFFER_ALIGNMENT, READ_BUFFER_ALIGNMENT + READ_BUFFER_SIZE);
+        if (loop->read_buffer == NULL) {
+            return NULL;
+        }
+    }
+    return loop->read_buffer + READ_BUFFER_OFFSET;
+}
+
+/* Loop methods. */
+PyObject *stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *datagram_py_make(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *pipe_py_make_reader(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *pipe_py_make_writer(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *server_py_start_listening(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *server_py_stop_listening(PyObject *self, PyObject *sock);
+
+#endif

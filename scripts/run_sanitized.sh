@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The core tests under AddressSanitizer and UndefinedBehaviorSanitizer, with $CC (gcc or clang):
+#
+#   scripts/run_sanitized.sh PYTHON VENV [PYTEST ARGUMENT]...
+set -euo pipefail
+export CC=${CC:-gcc} UVLOOP_CLONE_SANITIZE=1
+case $("$CC" --version | head -n 1) in
+    *clang*) runtime=libclang_rt.asan-$(uname -m).so ;;
+    *) runtime=libasan.so ;;
+esac
+runtime=$("$CC" -print-file-name="$runtime")
+[ -e "$runtime" ] || { echo "error: $CC has no AddressSanitizer runtime" >&2; exit 1; }
+# The interpreter itself is not instrumented, so the runtime must be there before it. What CPython
+# keeps until its end is no leak of ours: `make leaks` looks for those.
+PYTEST_PREFIX="env LD_PRELOAD=$(realpath "$runtime") PYTHONMALLOC=malloc"
+PYTEST_PREFIX+=" ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1"
+PYTEST_PREFIX+=" UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1"
+export PYTEST_PREFIX
+python=$1 venv=$2
+shift 2
+exec "$(dirname "$0")/run_installed.sh" "$python" "$venv" -m core --loop uvloop_clone \
+    --timeout 300 -n 3 "$@"

@@ -1,0 +1,166 @@
+"""create_connection() and connect_accepted_socket() with sockets, and what they refuse."""
+
+import socket
+import ssl
+import sys
+
+import pytest
+from serving import Echo, can_connect, hang_up, port_of, shut
+from support import Recorder, tcp_pair, until
+
+pytestmark = pytest.mark.core
+
+CONTEXT = ssl.create_default_context()
+
+
+def test_connected_socket(loop, run, pair):
+    async def main():
+        a, b = pair()
+        a.setblocking(True)
+        transport, protocol = await loop.create_connection(Recorder, sock=a)
+        assert not a.getblocking()
+        await loop.sock_sendall(b, b"hello")
+        await until(lambda: protocol.data == b"hello")
+        await hang_up(transport, protocol)
+
+    run(main())
+
+
+def test_unix_socket_pair(loop, run):
+    async def main():
+        a, b = socket.socketpair()
+        with b:
+            transport, protocol = await loop.create_connection(Recorder, sock=a)
+            b.send(b"hello")
+            await until(lambda: protocol.data == b"hello")
+            await hang_up(transport, protocol)
+
+    run(main())
+
+
+def test_a_descriptor_number_that_is_used_again(loop, run):
+    """A closed socket's number is the next one's: what was polled for it must not be believed."""
+
+    async def main():
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        numbers = set()
+        for _ in range(5):
+            assert await can_connect(loop, "127.0.0.1", port_of(server))
+            a, b = tcp_pair()
+            numbers.add(a.fileno())
+            called = loop.create_future()
+            loop.add_writer(a, called.set_result, None)
+            await called
+            loop.remove_writer(a)
+            a.close()
+            b.close()
+        assert len(numbers) < 5  # or this test shows nothing
+        await shut(server)
+
+    run(main(), limit=10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "text"),
+    [
+        ((), {}, ValueError, "host and port was not specified and no sock specified"),
+        (("127.0.0.1", 1), {"server_hostname": "x"}, ValueError, "server_hostname is only"),
+        (("127.0.0.1", 1), {"ssl_handshake_timeout": 1}, ValueError, "ssl_handshake_timeout is"),
+        (("127.0.0.1", 1), {"ssl_shutdown_timeout": 1}, ValueError, "ssl_shutdown_timeout is"),
+        ((None, 1), {"ssl": CONTEXT}, ValueError, "You must set server_hostname"),
+        (("", 1), {"ssl": CONTEXT}, ValueError, "You must set server_hostname"),
+        (("127.0.0.1", 1), {"local_addr": 5}, TypeError, None),
+        (("127.0.0.1", 1), {"nothing": 5}, TypeError, "nothing"),
+        (("127.0.0.1", 1, 2), {}, TypeError, "positional argument"),
+    ],
+)
+def test_wrong_arguments(loop, run, arguments, options, error, text):
+    if "ssl_shutdown_timeout" in options and sys.version_info < (3, 11):
+        pytest.skip("ssl_shutdown_timeout is newer than this Python")
+
+    async def main():
+        with pytest.raises(error, match=text):
+            await loop.create_connection(Recorder, *arguments, **options)
+
+    run(main())
+
+
+def test_socket_and_host(loop, run, pair):
+    async def main():
+        a, _ = pair()
+        with pytest.raises(ValueError, match="can not be specified at the same time"):
+            await loop.create_connection(Recorder, "127.0.0.1", 1, sock=a)
+
+    run(main())
+
+
+def test_tls_with_a_socket_and_no_name(loop, run, pair):
+    async def main():
+        a, _ = pair()
+        with pytest.raises(ValueError, match="You must set server_hostname"):
+            await loop.create_connection(Recorder, sock=a, ssl=CONTEXT)
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["create_connection", "create_server", "connect_accepted_socket"])
+def test_datagram_socket(loop, run, how):
+    async def main():
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            with pytest.raises(ValueError, match="A Stream Socket was expected"):
+                await getattr(loop, how)(Recorder, sock=sock)
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["create_connection", "create_server", "connect_accepted_socket"])
+def test_tls_socket(loop, run, how):
+    async def main():
+        a, b = tcp_pair()
+        with b, CONTEXT.wrap_socket(a, do_handshake_on_connect=False, server_hostname="x") as sock:
+            with pytest.raises(TypeError, match="Socket cannot be of type SSLSocket"):
+                await getattr(loop, how)(Recorder, sock=sock)
+
+    run(main())
+
+
+def test_connect_on_a_closed_loop(new_loop):
+    loop = new_loop()
+    loop.close()
+    coro = loop.create_connection(Recorder, "127.0.0.1", 1)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.run_until_complete(coro)
+    coro.close()
+
+
+# -- connect_accepted_socket ---------------------------------------------------------------------
+
+
+def test_accepted_socket(loop, run):
+    async def main():
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(1)
+            client = socket.create_connection(listener.getsockname())
+            accepted, address = listener.accept()
+        with client:
+            transport, protocol = await loop.connect_accepted_socket(Recorder, accepted)
+            assert transport.get_extra_info("peername") == address
+            client.sendall(b"hello")
+            await until(lambda: protocol.data == b"hello")
+            await hang_up(transport, protocol)
+
+    run(main())
+
+
+@pytest.mark.parametrize("option", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
+def test_accepted_socket_with_timeout_but_no_tls(loop, run, pair, option):
+    if option == "ssl_shutdown_timeout" and sys.version_info < (3, 11):
+        pytest.skip("ssl_shutdown_timeout is newer than this Python")
+
+    async def main():
+        a, _ = pair()
+        with pytest.raises(ValueError, match=f"{option} is only meaningful with ssl"):
+            await loop.connect_accepted_socket(Recorder, a, **{option: 1})
+
+    run(main())

@@ -1,0 +1,299 @@
+"""run_in_executor, the default executor and its shutdown."""
+
+import asyncio
+import concurrent.futures
+import contextvars
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from multiprocessing import forkserver, resource_tracker
+
+import pytest
+
+var = contextvars.ContextVar("var", default="unset")
+
+only_warned_in_3_10 = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="3.10 deprecates other executors and takes them"
+)
+
+
+def double(x):
+    return 2 * x
+
+
+def pid_and_double(x):
+    return os.getpid(), 2 * x
+
+
+def test_result(loop, run):
+    async def main():
+        assert await loop.run_in_executor(None, double, 21) == 42
+
+    run(main())
+
+
+def test_runs_in_another_thread(loop, run):
+    async def main():
+        there = await loop.run_in_executor(None, threading.get_ident)
+        assert there != threading.get_ident()
+
+    run(main())
+
+
+def test_name_of_the_default_executors_threads(loop, run):
+    async def main():
+        name = await loop.run_in_executor(None, lambda: threading.current_thread().name)
+        assert name.startswith("asyncio_")
+
+    run(main())
+
+
+def test_returns_a_future(loop, run):
+    async def main():
+        future = loop.run_in_executor(None, double, 1)
+        assert asyncio.isfuture(future)
+        assert future.get_loop() is loop
+        assert await future == 2
+
+    run(main())
+
+
+def test_exception(loop, run):
+    def fail():
+        raise KeyError("from the thread")
+
+    async def main():
+        with pytest.raises(KeyError, match="from the thread"):
+            await loop.run_in_executor(None, fail)
+
+    run(main())
+
+
+def test_the_loop_is_free_meanwhile(loop, run):
+    async def main():
+        ticks = 0
+        future = loop.run_in_executor(None, time.sleep, 0.1)
+        while not future.done():
+            await asyncio.sleep(0.001)
+            ticks += 1
+        assert ticks > 5
+
+    run(main())
+
+
+def test_a_given_executor(loop, run):
+    async def main():
+        with concurrent.futures.ThreadPoolExecutor(1, "mine") as pool:
+            name = await loop.run_in_executor(pool, lambda: threading.current_thread().name)
+        assert name.startswith("mine")
+
+    run(main())
+
+
+def test_a_default_executor_of_the_user(loop, run):
+    pool = concurrent.futures.ThreadPoolExecutor(1, "mine")
+    loop.set_default_executor(pool)
+
+    async def main():
+        name = await loop.run_in_executor(None, lambda: threading.current_thread().name)
+        assert name.startswith("mine")
+        assert await asyncio.to_thread(double, 4) == 8
+
+    run(main())
+
+
+@only_warned_in_3_10
+@pytest.mark.parametrize("value", [None, 1, object()])
+def test_a_default_executor_of_the_wrong_type(loop, value):
+    with pytest.raises(TypeError, match="executor must be ThreadPoolExecutor instance"):
+        loop.set_default_executor(value)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process_helpers():
+    """What multiprocessing starts once and keeps: its pipes are not left by the tests."""
+    resource_tracker.ensure_running()
+    if multiprocessing.get_start_method() == "forkserver":
+        forkserver.ensure_running()
+
+
+@only_warned_in_3_10
+def test_a_process_pool_cannot_be_the_default(loop):
+    with concurrent.futures.ProcessPoolExecutor(1) as pool:
+        with pytest.raises(TypeError, match="executor must be ThreadPoolExecutor instance"):
+            loop.set_default_executor(pool)
+
+
+def test_processes(loop, run):
+    async def main():
+        with concurrent.futures.ProcessPoolExecutor(2) as pool:
+            results = await asyncio.gather(
+                *(loop.run_in_executor(pool, pid_and_double, i) for i in range(5))
+            )
+        assert [value for _, value in results] == [0, 2, 4, 6, 8]
+        assert os.getpid() not in {pid for pid, _ in results}
+
+    run(main(), limit=60)
+
+
+def test_many_jobs(loop, run):
+    async def main():
+        jobs = [loop.run_in_executor(None, double, i) for i in range(500)]
+        assert await asyncio.gather(*jobs) == [2 * i for i in range(500)]
+
+    run(main())
+
+
+def test_cancel_of_a_job_that_waits(loop, run):
+    async def main():
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            gate = threading.Event()
+            seen = []
+            first = loop.run_in_executor(pool, gate.wait, 10)
+            second = loop.run_in_executor(pool, seen.append, 1)
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+            await asyncio.sleep(0.01)
+            gate.set()
+            assert await first is True
+        assert seen == []
+
+    run(main())
+
+
+def test_cancel_of_a_running_job_leaves_the_loop_sound(loop, run):
+    async def main():
+        gate = threading.Event()
+        future = loop.run_in_executor(None, gate.wait, 10)
+        await asyncio.sleep(0.05)
+        future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+        gate.set()
+        assert await loop.run_in_executor(None, double, 3) == 6
+
+    run(main())
+
+
+def test_context_is_not_carried_by_run_in_executor_but_by_to_thread(loop, run):
+    async def main():
+        var.set("set")
+        assert await loop.run_in_executor(None, var.get) == "unset"
+        assert await asyncio.to_thread(var.get) == "set"
+
+    run(main())
+
+
+def test_debug_mode_refuses_coroutines(loop, run):
+    async def coroutine_function():
+        pass
+
+    async def main():
+        loop.set_debug(True)
+        with pytest.raises(TypeError, match="coroutines cannot be used with run_in_executor"):
+            await loop.run_in_executor(None, coroutine_function)
+        with pytest.raises(TypeError, match="a callable object was expected by run_in_executor"):
+            await loop.run_in_executor(None, 5)
+
+    run(main())
+
+
+def test_closed_loop(loop):
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.run_in_executor(None, double, 1)
+
+
+def test_shutdown_waits_for_the_threads(loop, run):
+    done = []
+
+    def work():
+        time.sleep(0.1)
+        done.append(1)
+
+    async def main():
+        loop.run_in_executor(None, work)
+        await loop.shutdown_default_executor()
+        assert done == [1]
+
+    run(main())
+
+
+def test_no_job_after_the_shutdown(loop, run):
+    async def main():
+        await loop.run_in_executor(None, double, 1)
+        await loop.shutdown_default_executor()
+        with pytest.raises(RuntimeError, match="Executor shutdown has been called"):
+            loop.run_in_executor(None, double, 1)
+
+    run(main())
+
+
+def test_shutdown_with_no_executor(loop, run):
+    run(loop.shutdown_default_executor())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="timeout= is new in 3.12")
+def test_shutdown_with_a_timeout(loop, run, kind):
+    if kind == "asyncio" and sys.version_info < (3, 13):
+        pytest.skip("early releases of 3.12 wait for the threads whatever the timeout")
+    gate = threading.Event()
+
+    async def main():
+        loop.run_in_executor(None, gate.wait, 20)
+        await asyncio.sleep(0.02)
+        begin = time.monotonic()
+        with pytest.warns(RuntimeWarning, match="The executor did not finish"):
+            await loop.shutdown_default_executor(timeout=0.1)
+        assert time.monotonic() - begin < 10
+        gate.set()
+
+    run(main())
+
+
+def test_close_does_not_wait_for_the_threads(new_loop):
+    loop = new_loop()
+    gate = threading.Event()
+    loop.run_in_executor(None, gate.wait, 20)
+    begin = time.monotonic()
+    loop.close()
+    assert time.monotonic() - begin < 10
+    gate.set()
+
+
+def test_a_job_that_ends_after_the_close_does_no_harm(new_loop):
+    loop = new_loop()
+    gate, ended = threading.Event(), threading.Event()
+
+    def work():
+        gate.wait(20)
+        ended.set()
+
+    async def main():
+        loop.run_in_executor(None, work)
+
+    loop.run_until_complete(main())
+    loop.close()
+    gate.set()
+    assert ended.wait(20)
+
+
+def test_numbers_of_threads_at_once(loop, run):
+    barrier = threading.Barrier(3)
+
+    async def main():
+        jobs = [loop.run_in_executor(None, barrier.wait, 20) for _ in range(3)]
+        assert sorted(await asyncio.gather(*jobs)) == [0, 1, 2]
+
+    run(main())
+
+
+def test_to_thread_from_asyncio_run_style_code(loop, run):
+    async def main():
+        results = await asyncio.gather(*(asyncio.to_thread(double, i) for i in range(20)))
+        assert results == [2 * i for i in range(20)]
+
+    run(main())

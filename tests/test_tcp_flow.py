@@ -1,0 +1,301 @@
+"""Stream transports: write buffers, water marks, pause_writing and resume_writing."""
+
+import asyncio
+import sys
+
+import pytest
+from support import Recorder, attach, read_exactly, read_to_end, until
+
+pytestmark = pytest.mark.core
+
+CHUNK = b"x" * (1 << 24)  # more than the kernel holds on both sides together
+
+
+def test_default_limits(loop, run, pair):
+    a, _ = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        assert transport.get_write_buffer_limits() == (16 * 1024, 64 * 1024)
+        assert transport.get_write_buffer_size() == 0
+        transport.abort()
+        await protocol.lost
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ({}, (16384, 65536)),
+        ({"high": 1000}, (250, 1000)),
+        ({"low": 1000}, (1000, 4000)),
+        ({"high": 10, "low": 10}, (10, 10)),
+        ({"high": 0}, (0, 0)),
+        ({"high": 5, "low": 0}, (0, 5)),
+        ({"low": 0}, (0, 0)),
+    ],
+)
+def test_set_limits(loop, run, pair, arguments, expected):
+    a, _ = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        assert transport.set_write_buffer_limits(**arguments) is None
+        assert transport.get_write_buffer_limits() == expected
+        transport.abort()
+        await protocol.lost
+
+    run(main())
+
+
+@pytest.mark.parametrize("high, low", [(1, 2), (-1, None), (10, -1), (-2, -1), (None, -1)])
+def test_limits_that_make_no_sense(loop, run, pair, high, low):
+    a, _ = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        with pytest.raises(ValueError, match=r"high \(.*\) must be >= low \(.*\) must be >= 0"):
+            transport.set_write_buffer_limits(high=high, low=low)
+        assert transport.get_write_buffer_limits() == (16384, 65536)
+        transport.abort()
+        await protocol.lost
+
+    run(main())
+
+
+def test_limits_that_are_no_numbers(loop, run, pair):
+    a, _ = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        with pytest.raises(TypeError):
+            transport.set_write_buffer_limits(high="much")
+        transport.abort()
+        await protocol.lost
+
+    run(main())
+
+
+def test_pause_and_resume(loop, run, pair):
+    a, b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.write(CHUNK)
+        await until(lambda: "pause" in protocol.events)
+        assert protocol.events == ["made", "pause"]
+        assert transport.get_write_buffer_size() > 64 * 1024
+        transport.write(CHUNK)
+        await asyncio.sleep(0.01)
+        assert protocol.events == ["made", "pause"]
+        assert await read_exactly(b, 2 * len(CHUNK)) == 2 * CHUNK
+        await until(lambda: "resume" in protocol.events)
+        assert protocol.events == ["made", "pause", "resume"]
+        assert transport.get_write_buffer_size() == 0
+        transport.close()
+        await protocol.lost
+        assert protocol.events == ["made", "pause", "resume", "lost"]
+
+    run(main())
+
+
+def test_pause_is_called_before_write_returns(loop, run, pair):
+    """A writer that checks for back-pressure after write() sees it at once."""
+    a, _b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.write(CHUNK)
+        assert protocol.events == ["made", "pause"]
+        transport.abort()
+        await protocol.lost
+
+    run(main())
+
+
+def test_writelines_pauses_too(loop, run, pair):
+    a, _b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.writelines([CHUNK] * 2)
+        await asyncio.sleep(0)
+        # some releases of 3.12 and 3.13 forget the water marks in writelines
+        if not was_forgotten(transport):
+            assert protocol.events == ["made", "pause"]
+        transport.abort()
+        await protocol.lost
+
+    def was_forgotten(transport):
+        theirs = type(transport).__module__.startswith("asyncio")
+        return theirs and (3, 12) <= sys.version_info[:2] <= (3, 13)
+
+    run(main())
+
+
+def test_resume_comes_at_the_low_mark(loop, run, pair):
+    a, b = pair()
+    sizes = []
+
+    class Protocol(Recorder):
+        def resume_writing(self):
+            super().resume_writing()
+            sizes.append(self.transport.get_write_buffer_size())
+
+    async def main():
+        transport, protocol = await attach(a, Protocol)
+        transport.set_write_buffer_limits(high=200_000, low=100_000)
+        transport.write(CHUNK)
+        assert await read_exactly(b, len(CHUNK)) == CHUNK
+        await until(lambda: "resume" in protocol.events)
+        transport.abort()
+        await protocol.lost
+
+    run(main())
+    assert len(sizes) == 1 and sizes[0] <= 100_000
+
+
+def test_high_mark_zero_pauses_as_soon_as_anything_is_left(loop, run, pair):
+    a, b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.set_write_buffer_limits(high=0)
+        transport.write(b"small")
+        await asyncio.sleep(0.01)
+        assert await read_exactly(b, 5) == b"small"
+        assert protocol.events.count("pause") == protocol.events.count("resume")
+        transport.write(CHUNK)
+        await until(lambda: protocol.events[-1] == "pause")
+        assert await read_exactly(b, len(CHUNK)) == CHUNK
+        await until(lambda: protocol.events[-1] == "resume")
+        assert transport.get_write_buffer_size() == 0
+        transport.abort()
+        await protocol.lost
+
+    run(main())
+
+
+def test_the_buffer_size_counts_what_the_kernel_did_not_take(loop, run, pair):
+    a, _b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.write(CHUNK)
+        await asyncio.sleep(0.01)
+        size = transport.get_write_buffer_size()
+        assert 0 < size < len(CHUNK)
+        transport.write(b"y" * 1000)
+        assert transport.get_write_buffer_size() == size + 1000
+        transport.writelines([b"z" * 500, b"z" * 500])
+        await asyncio.sleep(0)
+        assert transport.get_write_buffer_size() == size + 2000
+        transport.abort()
+        await protocol.lost
+
+    run(main())
+
+
+# asyncio fails when the transport is closed by the last resume_writing
+@pytest.mark.only("uvloop_clone")
+def test_writing_goes_on_from_resume_writing(loop, run, pair):
+    a, b = pair()
+
+    class Producer(Recorder):
+        left = 200
+
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            self.paused = False
+            self.produce()
+
+        def pause_writing(self):
+            self.paused = True
+
+        def resume_writing(self):
+            self.paused = False
+            self.produce()
+
+        def produce(self):
+            while self.left and not self.paused:
+                self.left -= 1
+                self.transport.write(b"p" * 50_000)
+            if not self.left:
+                self.transport.close()
+
+    async def main():
+        _, protocol = await attach(a, Producer)
+        data = await read_to_end(b)
+        assert data == b"p" * 50_000 * 200
+        assert await protocol.lost is None
+
+    run(main())
+
+
+def test_drain_of_a_stream_writer(loop, run, pair):
+    """StreamWriter.drain stands on these callbacks."""
+    a, b = pair()
+
+    async def main():
+        _reader, writer = await asyncio.open_connection(sock=a)
+        writer.write(CHUNK)
+        draining = loop.create_task(writer.drain())
+        await asyncio.sleep(0.02)
+        assert not draining.done()
+        await read_exactly(b, len(CHUNK))
+        await draining
+        writer.close()
+        await writer.wait_closed()
+
+    run(main())
+
+
+@pytest.mark.parametrize("method", ["pause_writing", "resume_writing"])
+def test_failing_callbacks_are_reported_and_do_not_close(loop, run, pair, errors, method):
+    a, b = pair()
+
+    class Protocol(Recorder):
+        pass
+
+    def fail(self):
+        raise ZeroDivisionError
+
+    setattr(Protocol, method, fail)
+
+    async def main():
+        transport, protocol = await attach(a, Protocol)
+        transport.write(CHUNK)
+        assert await read_exactly(b, len(CHUNK)) == CHUNK
+        await until(lambda: errors)
+        (context,) = errors
+        assert context["message"] == f"protocol.{method}() failed"
+        assert isinstance(context["exception"], ZeroDivisionError)
+        assert context["transport"] is transport and context["protocol"] is protocol
+        transport.write(b"goes on")
+        assert await read_exactly(b, 7) == b"goes on"
+        transport.close()
+        assert await protocol.lost is None
+
+    run(main())
+
+
+def test_limits_changed_while_data_is_pending(loop, run, pair):
+    a, b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.set_write_buffer_limits(high=1 << 30)
+        transport.write(CHUNK)
+        await asyncio.sleep(0.01)
+        assert protocol.events == ["made"]
+        transport.set_write_buffer_limits(high=1000)
+        # the new limits hold from now on; at the latest the next write sees them
+        transport.write(b"x")
+        await until(lambda: "pause" in protocol.events)
+        assert await read_exactly(b, len(CHUNK) + 1)
+        await until(lambda: "resume" in protocol.events)
+        transport.abort()
+        await protocol.lost
+
+    run(main())

@@ -1,0 +1,82 @@
+"""What one turn runs, and in which order: ready callbacks, what the poll brought, due timers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from support import Recorder, tcp_pair
+
+
+@pytest.fixture
+def pair():
+    near, far = tcp_pair()
+    with near, far:
+        yield near, far
+
+
+def test_a_reader_comes_between_the_ready_and_what_they_schedule(loop, turns, pair):
+    near, far = pair
+    order = []
+
+    def first():
+        order.append("ready")
+        loop.call_soon(order.append, "scheduled")
+
+    def reader():
+        near.recv(10)
+        order.append("reader")
+        loop.remove_reader(near)
+
+    loop.add_reader(near, reader)
+    loop.call_later(0, order.append, "timer")
+    loop.call_soon(first)
+    far.send(b"x")
+    time.sleep(0.01)
+    turns(1)
+    assert order == ["ready", "reader", "timer"]
+    turns(1)
+    assert order == ["ready", "reader", "timer", "scheduled"]
+
+
+def test_a_protocol_is_called_after_what_was_ready(loop, run, turns, pair):
+    near, far = pair
+    order = []
+
+    class Protocol(Recorder):
+        def data_received(self, data):
+            order.append("data")
+
+    transport, _ = run(loop.create_connection(Protocol, sock=near))
+    far.send(b"x")
+    time.sleep(0.01)
+    loop.call_soon(order.append, "ready")
+    turns(1)
+    assert order == ["ready", "data"]
+    transport.close()
+    turns(2)
+
+
+def test_a_chain_of_callbacks_keeps_its_order_while_the_loop_polls(loop, run, pair):
+    near, far = pair
+    order = []
+
+    def step(name, left):
+        order.append(name)
+        if left:
+            loop.call_soon(step, name, left - 1)
+
+    def reader():
+        near.recv(1)
+
+    async def main():
+        loop.add_reader(near, reader)
+        far.send(b"x" * 50)
+        for name in "abc":
+            loop.call_soon(step, name, 100)
+        await asyncio.sleep(0.05)
+        loop.remove_reader(near)
+
+    run(main())
+    assert order == ["a", "b", "c"] * 101

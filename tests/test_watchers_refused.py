@@ -1,0 +1,119 @@
+"""add_reader and add_writer: what is refused, and closed loops."""
+
+import asyncio
+import os
+import socket
+import weakref
+
+import pytest
+from support import attach, until
+
+pytestmark = pytest.mark.core
+
+ALL = ["add_reader", "add_writer", "remove_reader", "remove_writer"]
+
+
+@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("value", [-1, "text", None, object(), 1.5, []])
+def test_what_is_no_descriptor(loop, method, value):
+    args = (print,) if method.startswith("add") else ()
+    with pytest.raises(ValueError):
+        getattr(loop, method)(value, *args)
+
+
+@pytest.mark.parametrize("method", ["add_reader", "add_writer"])
+def test_a_closed_descriptor(loop, method):
+    r, w = os.pipe()
+    os.close(r)
+    os.close(w)
+    with pytest.raises(OSError):
+        getattr(loop, method)(r, print)
+
+
+def test_a_closed_socket(loop, sockets):
+    a, _ = sockets
+    a.close()
+    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+        loop.add_reader(a, print)
+
+
+@pytest.mark.parametrize("method", ["add_reader", "add_writer"])
+def test_a_regular_file_is_refused(loop, tmp_path, method):
+    with open(tmp_path / "file", "w") as file:
+        with pytest.raises(PermissionError):
+            getattr(loop, method)(file, print)
+        # and is not remembered
+        assert getattr(loop, method.replace("add", "remove"))(file) is False
+
+
+@pytest.mark.parametrize("method", ["remove_reader", "remove_writer"])
+def test_remove_of_what_is_not_there(loop, sockets, method):
+    assert getattr(loop, method)(sockets[0]) is False
+    assert getattr(loop, method)(12345) is False
+
+
+@pytest.mark.parametrize("method", ["add_reader", "add_writer"])
+def test_closed_loop(loop, sockets, method):
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        getattr(loop, method)(sockets[0], print)
+
+
+@pytest.mark.parametrize("method", ["remove_reader", "remove_writer"])
+def test_remove_on_a_closed_loop(loop, sockets, method):
+    loop.close()
+    assert getattr(loop, method)(sockets[0]) is False
+
+
+def test_close_frees_what_is_watched(loop, sockets):
+    class Callback:
+        def __call__(self):
+            raise AssertionError
+
+    callback = Callback()
+    ref = weakref.ref(callback)
+    loop.add_reader(sockets[0], callback)
+    loop.add_writer(sockets[1], callback)
+    del callback
+    loop.close()
+    assert ref() is None
+    assert sockets[0].fileno() >= 0
+    sockets[0].send(b"the descriptor is not closed by the loop")
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_the_descriptor_of_a_transport_is_refused(loop, run, pair, method):
+    a, _b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        fd = transport.get_extra_info("socket").fileno()
+        args = (print,) if method.startswith("add") else ()
+        with pytest.raises(RuntimeError, match=r"File descriptor .* is used by transport"):
+            getattr(loop, method)(fd, *args)
+        with pytest.raises(RuntimeError, match=r"File descriptor .* is used by transport"):
+            getattr(loop, method)(transport.get_extra_info("socket"), *args)
+        transport.close()
+        await protocol.lost
+
+    run(main())
+
+
+def test_a_descriptor_number_is_free_again_after_its_transport(loop, run, pair):
+    a, _b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.close()
+        await protocol.lost
+        await asyncio.sleep(0)
+        c, d = socket.socketpair()
+        seen = []
+        loop.add_reader(c, lambda: seen.append(c.recv(10)))
+        d.send(b"x")
+        await until(lambda: seen)
+        loop.remove_reader(c)
+        c.close()
+        d.close()
+
+    run(main())
