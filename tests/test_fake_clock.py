@@ -296,6 +296,23 @@ def test_replaced_select_drives_the_clock(loop, clock):
     assert time.monotonic() - begin < 5
 
 
+def test_replaced_selector(loop):
+    """A tool may set a whole selector, and put the former one back."""
+    former = loop._selector
+    selector = mock.Mock()
+    selector.select.side_effect = former.select
+    loop._selector = selector
+    assert loop._selector is selector
+    try:
+        loop.run_until_complete(asyncio.sleep(0))
+    finally:
+        loop._selector = former
+    calls = selector.select.call_count
+    assert calls > 0
+    loop.run_until_complete(asyncio.sleep(0))
+    assert selector.select.call_count == calls
+
+
 def test_failing_select(loop):
     selector = loop._selector
 

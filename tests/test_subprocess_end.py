@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 from support import in_thread, make_loop, open_fds, run_script, until
@@ -18,13 +19,17 @@ PIPE = asyncio.subprocess.PIPE
 PIDFD = hasattr(os, "pidfd_open")
 
 
+def children():
+    """The pids of this process's children, dead ones too."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for task in tasks for pid in task.read_text().split()}
+
+
+@pytest.fixture
 def no_child():
-    """Whether this process has no child, not even a dead one."""
-    try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return True
-    return False
+    """A function: whether no child is left, not even a dead one, of those that the test started."""
+    others = children()  # multiprocessing's helpers of earlier tests
+    return lambda: children() <= others
 
 
 # -- return codes ---------------------------------------------------------------------------------
@@ -109,7 +114,8 @@ def test_signals_between_the_end_and_its_news(loop, run):
     """Such a signal must not cost the exit status."""
 
     async def main():
-        process = await asyncio.create_subprocess_shell("exit 3")
+        process = await asyncio.create_subprocess_shell("read line; exit 3", stdin=PIPE)
+        process.stdin.write(b"\n")  # goes out at once
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         process.send_signal(signal.SIGUSR1)
         process.kill()
@@ -148,7 +154,7 @@ def test_cancelled_wait(loop, run):
 
 
 @pytest.mark.parametrize("stream", [None, PIPE])
-def test_cancelled_start(loop, run, stream):
+def test_cancelled_start(loop, run, stream, no_child):
     """The child is killed, and reaped before the cancellation goes on."""
 
     async def main():
@@ -318,7 +324,7 @@ def test_reaped_through_the_popen_object(loop, run, caplog):
     assert not caplog.records
 
 
-def test_no_zombie(loop, run):
+def test_no_zombie(loop, run, no_child):
     async def main():
         for _ in range(10):
             process = await asyncio.create_subprocess_exec("/bin/true", stdout=PIPE)
@@ -366,7 +372,7 @@ def test_neither_thread_nor_signal_handler(loop, run):
 
 @pytest.mark.only("uvloop_clone")
 @pytest.mark.parametrize("how", ["missing", "failing"])
-def test_without_pidfd(loop, run, monkeypatch, how):
+def test_without_pidfd(loop, run, monkeypatch, how, no_child):
     """Then a thread waits, and the loop reaps."""
     from uvloop_clone import _process
 
@@ -434,7 +440,7 @@ def test_without_pidfd_loop_closed(monkeypatch, caplog, kind):
 # -- many, and elsewhere --------------------------------------------------------------------------
 
 
-def test_many_at_once(loop, run):
+def test_many_at_once(loop, run, no_child):
     async def one(number):
         process = await asyncio.create_subprocess_shell(
             f"cat; exit {number}", stdin=PIPE, stdout=PIPE, stderr=PIPE
@@ -490,7 +496,7 @@ def test_two_loops_in_two_threads(kind):
     assert sorted(map(sorted, results)) == [[b"0\n"], [b"1\n"]]
 
 
-def test_nothing_is_left(loop, run):
+def test_nothing_is_left(loop, run, no_child):
     async def one():
         process = await asyncio.create_subprocess_exec(
             "/bin/cat", stdin=PIPE, stdout=PIPE, stderr=PIPE

@@ -1,7 +1,7 @@
 """What tools that drive a loop's clock take hold of, beside time(): asyncio's selector.
 
-Such a tool replaces ``loop._selector.select``, which asyncio calls once a turn with the time that
-it is going to wait. Ours does the same for a tool that is there, and only then.
+Such a tool replaces ``loop._selector.select``, or the whole selector; asyncio calls it once a turn
+with the time that it is going to wait. Ours does the same for a tool that is there, and only then.
 """
 
 from __future__ import annotations
@@ -39,13 +39,19 @@ class _Selector:
 class ClockMixin(_core.Loop):
     """The selector that is none, and classes mixed with asyncio's own loop."""
 
-    __selector: _Selector | None = None
+    __selector: Any = None
 
     @property
-    def _selector(self) -> _Selector:
+    def _selector(self) -> Any:
         if self.__selector is None:
             self.__selector = _Selector(self)
         return self.__selector
+
+    @_selector.setter
+    def _selector(self, selector: Any) -> None:
+        self.__selector = selector
+        own = isinstance(selector, _Selector) and "select" not in vars(selector)
+        self._set_poll_hook(None if own else selector.select)
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
