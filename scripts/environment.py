@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -22,6 +23,10 @@ VERSION = "{}.{}".format(*sys.version_info[:2])
 
 if sys.version_info < (3, 10):  # noqa: UP036
     sys.exit(f"uvloop_clone needs Python 3.10 or later; {sys.executable} is {VERSION}")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A script's background jobs begin so, and their children would; examples are sent Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def say(text):

@@ -5,7 +5,8 @@
 
 System packages that are missing are installed where that is allowed (root or sudo without a
 password) and named where it is not. The package is built into .venv, a PostgreSQL of its own runs
-for as long as the tests do, and pytest has the last word. A second run skips what is done.
+for as long as the tests do. With arguments pytest runs once, with those; without, all tests run.
+A second run skips what is done.
 """
 
 import argparse
@@ -15,6 +16,15 @@ import sys
 
 import environment
 import postgresql
+
+# Most tests wait more than they work. The conformance tests have workers of their own.
+WHOLE = [
+    ("the conformance tests", ["tests/conformance"]),
+    (
+        "the project's tests",
+        ["--ignore", "tests/conformance", "-n", str((os.cpu_count() or 1) + 1)],
+    ),
+]
 
 
 def main():
@@ -36,11 +46,13 @@ def main():
     if options.setup_only:
         return 0
     with postgresql.private_server() as variables:
-        environment.say("running the tests")
-        command = [python, "-m", "pytest", *arguments]
-        return subprocess.run(
-            command, cwd=environment.ROOT, env={**os.environ, **variables}
-        ).returncode
+        status = 0
+        for title, chosen in [("the tests", arguments)] if arguments else WHOLE:
+            environment.say(f"running {title}")
+            command = [python, "-m", "pytest", *chosen]
+            done = subprocess.run(command, cwd=environment.ROOT, env={**os.environ, **variables})
+            status = status or done.returncode
+        return status
 
 
 if __name__ == "__main__":

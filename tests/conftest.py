@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import socket
 import threading
 import warnings
@@ -18,6 +19,10 @@ import pytest
 from support import KINDS, make_loop, open_fds, tcp_pair, wait_until
 
 DEFAULT_TIMEOUT = 120.0
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A script's background jobs begin so, and their children would; tests send Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
