@@ -15,6 +15,7 @@ import threading
 import warnings
 import weakref
 
+import psutil
 import pytest
 from support import KINDS, make_loop, open_fds, tcp_pair, wait_until
 
@@ -67,6 +68,14 @@ def pytest_collection_modifyitems(config, items):
     ]
     items[:] = [item for item in items if item not in dropped]
     config.hook.pytest_deselected(items=dropped)
+
+
+@pytest.fixture
+def no_child():
+    """A function: whether no child is left, not even a dead one, of those that the test started."""
+    this = psutil.Process()
+    others = set(this.children())  # multiprocessing's helpers of earlier tests
+    return lambda: set(this.children()) <= others
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.selector_events
 import os
 import signal
 import socket
@@ -14,6 +15,9 @@ import time
 
 KINDS = ("asyncio", "uvloop_clone")
 FOLDER = os.path.dirname(os.path.abspath(__file__))
+
+# Before 3.11.4 asyncio's datagram transports and pipes cannot, and none can before its start.
+PAUSES_ANYWHERE = hasattr(asyncio.selector_events._SelectorTransport, "pause_reading")
 
 
 def make_loop(kind):

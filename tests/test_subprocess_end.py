@@ -10,26 +10,12 @@ import subprocess
 import sys
 import threading
 import warnings
-from pathlib import Path
 
 import pytest
 from support import in_thread, make_loop, open_fds, run_script, until
 
 PIPE = asyncio.subprocess.PIPE
 PIDFD = hasattr(os, "pidfd_open")
-
-
-def children():
-    """The pids of this process's children, dead ones too."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    return {int(pid) for task in tasks for pid in task.read_text().split()}
-
-
-@pytest.fixture
-def no_child():
-    """A function: whether no child is left, not even a dead one, of those that the test started."""
-    others = children()  # multiprocessing's helpers of earlier tests
-    return lambda: children() <= others
 
 
 # -- return codes ---------------------------------------------------------------------------------
