@@ -1,6 +1,7 @@
 """sock_accept and sock_connect."""
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -117,6 +118,24 @@ def test_connect_in_progress_can_be_cancelled(loop, run):
         run(main())
         for filler in fillers:
             filler.close()
+
+
+def test_a_refused_connect_that_is_cancelled_spoils_no_later_one(loop, run, client):
+    async def main():
+        with socket.socket() as late:
+            late.bind(("127.0.0.1", 0))
+            task = loop.create_task(loop.sock_connect(client, late.getsockname()))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            late.listen(1)
+            # the first refusal may still wait in the socket; nothing else may
+            with contextlib.suppress(ConnectionRefusedError):
+                await loop.sock_connect(client, late.getsockname())
+                return
+            await loop.sock_connect(client, late.getsockname())
+
+    run(main())
 
 
 def test_accept_can_be_cancelled(loop, run, listener, client):

@@ -6,6 +6,7 @@ import logging
 import socket
 import ssl
 import sys
+import weakref
 
 import pytest
 from serving import Echo, ask, hang_up, port_of, shut
@@ -171,6 +172,24 @@ def test_shutdown_timeout(loop, run):
     run(main())
 
 
+@needs_shutdown_timeout
+@pytest.mark.only("uvloop_clone")  # older Pythons wait for ever
+@pytest.mark.parametrize("close_first", [True, False])
+def test_shutdown_timeout_with_a_peer_that_ended_and_reads_nothing(loop, run, close_first):
+    async def main():
+        transport, protocol, peer = await connect(ssl_shutdown_timeout=0.1)
+        while not transport.get_write_buffer_size():
+            transport.write(bytes(1 << 20))
+        if close_first:
+            transport.close()
+        peer.sock.shutdown(socket.SHUT_WR)
+        exc = await asyncio.wait_for(protocol.lost, 10)
+        assert isinstance(exc, TimeoutError) and str(exc) == "SSL shutdown timed out"
+        peer.sock.close()
+
+    run(main())
+
+
 @newer
 def test_data_that_crosses_the_goodbye(loop, run):
     """What the peer had sent before it saw our goodbye is not delivered; the end is an error."""
@@ -255,6 +274,40 @@ def test_after_the_end(loop, run):
         await asyncio.sleep(0.01)
 
     run(main())
+
+
+@newer
+def test_a_second_close_lets_go_of_the_context(loop, run):
+    """A user's cycle through the transport then keeps nothing of the ssl module alive."""
+
+    async def main():
+        context = client_context()
+        seen = weakref.ref(context)
+        transport, protocol, peer = await connect(context=context)
+        del context
+        transport.close()
+        transport.close()
+        await peer.receive_end()
+        await peer.call(peer.tls.unwrap)
+        peer.sock.close()
+        assert await asyncio.wait_for(protocol.lost, 10) is None
+        await asyncio.sleep(0)
+        assert seen() is None
+        return transport
+
+    transport = run(main())
+    if not isinstance(transport, asyncio.sslproto._SSLProtocolTransport):
+        assert transport.get_extra_info("sslcontext") is None
+        assert transport.get_read_buffer_size() == transport.get_write_buffer_size() == 0
+        transport.set_read_buffer_limits(high=1)
+        transport.set_write_buffer_limits(high=1)
+        transport.pause_reading()
+        transport.resume_reading()
+        transport.write(b"into the void")
+        transport.abort()
+        transport.close()
+        repr(transport)
+        run(asyncio.sleep(0.01))
 
 
 def test_failing_eof_received(loop, run, errors):

@@ -194,10 +194,12 @@ try_connect(SockOpObject *op)
         op->connecting = true;
         PyObject *result = try_method(op, "connect", 1);
         struct pollfd ready = {.fd = op->fd, .events = POLLOUT};
-        if (result != NULL || PyErr_Occurred() || poll(&ready, 1, 0) <= 0) {
+        if (result != NULL || PyErr_Occurred() || poll(&ready, 1, 0) <= 0
+            || ready.revents != POLLOUT) {
             return result;
         }
-        /* On the loopback the handshake is over by now: no need to wait for it. */
+        /* On the loopback the handshake is over by now: no need to wait for it. A failure is
+         * left to the usual way: asking for it takes it from the socket. */
     }
     int error = 0;
     socklen_t length = sizeof(error);

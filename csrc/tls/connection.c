@@ -364,6 +364,32 @@ tls_call_eof_received(TLSObject *tls)
     }
 }
 
+static PyObject *
+shutdown_timed_out(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
+{
+    TLSObject *tls = TLS(owner);
+    if (tls->state == TLS_FLUSHING || tls->state == TLS_SHUTDOWN) {
+        PyObject *exc = PyObject_CallFunction(loop->state->asyncio_timeout_error, "s",
+                                              "SSL shutdown timed out");
+        if (exc == NULL) {
+            return NULL;
+        }
+        tls_force_close_lower(tls, exc);
+        Py_DECREF(exc);
+    }
+    Py_RETURN_NONE;
+}
+
+/* It runs until connection_lost. */
+static int
+start_shutdown_timer(TLSObject *tls)
+{
+    if (tls->shutdown_timer == NULL) {
+        tls->shutdown_timer = tls_start_timer(tls, tls->shutdown_timeout, shutdown_timed_out);
+    }
+    return tls->shutdown_timer != NULL ? 0 : -1;
+}
+
 static COLD void
 do_shutdown(TLSObject *tls)
 {
@@ -384,8 +410,10 @@ do_shutdown(TLSObject *tls)
     }
     tls_send_out(tls);
     tls_call_eof_received(tls);
-    tls_stop_timer(tls, &tls->shutdown_timer);
-    if (loop_call_native(tls->loop, tls_close_lower, (PyObject *)tls, NULL, NULL) < 0) {
+    /* The transport below sends what it holds before it closes: a peer that does not read
+     * could delay that for ever. */
+    if (start_shutdown_timer(tls) < 0
+        || loop_call_native(tls->loop, tls_close_lower, (PyObject *)tls, NULL, NULL) < 0) {
         tls_fatal(tls, FEED_FAILED);
     }
 }
@@ -404,22 +432,6 @@ do_flush(TLSObject *tls)
     }
 }
 
-static PyObject *
-shutdown_timed_out(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
-{
-    TLSObject *tls = TLS(owner);
-    if (tls->state == TLS_FLUSHING || tls->state == TLS_SHUTDOWN) {
-        PyObject *exc = PyObject_CallFunction(loop->state->asyncio_timeout_error, "s",
-                                              "SSL shutdown timed out");
-        if (exc == NULL) {
-            return NULL;
-        }
-        tls_force_close_lower(tls, exc);
-        Py_DECREF(exc);
-    }
-    Py_RETURN_NONE;
-}
-
 COLD void
 tls_start_shutdown(TLSObject *tls)
 {
@@ -433,8 +445,7 @@ tls_start_shutdown(TLSObject *tls)
     }
     Py_INCREF(tls);
     tls->state = TLS_FLUSHING;
-    tls->shutdown_timer = tls_start_timer(tls, tls->shutdown_timeout, shutdown_timed_out);
-    if (tls->shutdown_timer == NULL) {
+    if (start_shutdown_timer(tls) < 0) {
         tls_fatal(tls, FEED_FAILED);
     }
     else {
@@ -535,9 +546,27 @@ tls_lose_app(TLSObject *tls, PyObject *exc)
     return status;
 }
 
+/* asyncio's transport forgets its protocol in the second close(): with that goes all of the
+ * ssl module's, though a cycle of the user's may keep the transport itself. Not below a nested
+ * run, where an operation of the engine may be on the C stack. */
+static void
+tls_let_go(TLSObject *tls)
+{
+    CoreState *state = tls->loop->state;
+    if (tls->loop->run_depth > 1) {
+        return;
+    }
+    if (PyDict_SetItem(tls->extra, state->str_sslcontext, Py_None) < 0
+        || PyDict_SetItem(tls->extra, state->str_ssl_object, Py_None) < 0) {
+        PyErr_WriteUnraisable((PyObject *)tls);
+    }
+    engine_close(&tls->engine);
+}
+
 void
 tls_connection_lost(TLSObject *tls, PyObject *exc)
 {
+    bool on_stream = tls->stream != NULL;
     tls->flags |= TLS_CLOSED;
     tls->writes_after_loss++;
     tls_drop_backlog(tls);
@@ -557,4 +586,7 @@ tls_connection_lost(TLSObject *tls, PyObject *exc)
     tls_wake_waiter(tls, exc == Py_None ? NULL : exc);
     tls_stop_timer(tls, &tls->shutdown_timer);
     tls_stop_timer(tls, &tls->handshake_timer);
+    if (on_stream && (tls->flags & TLS_CLOSED_AGAIN)) {
+        tls_let_go(tls);
+    }
 }

@@ -47,6 +47,7 @@ enum {
     TLS_LOWER_READ_PAUSED = 1 << 4,  /* the transport below was told not to read */
     TLS_LOWER_WRITE_PAUSED = 1 << 5, /* the transport below told not to write */
     TLS_EOF_RECEIVED = 1 << 6,       /* the transport below has seen the end */
+    TLS_CLOSED_AGAIN = 1 << 7,       /* close() was called on a closed transport */
 };
 
 /* A piece of plaintext that waits; `object` is the bytes that `data` points into. */

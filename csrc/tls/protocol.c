@@ -116,6 +116,9 @@ protocol_py_feed_early(PyObject *self, PyObject *data)
 {
     TLSEngine *engine = &PROTOCOL(self)->tls->engine;
     Py_buffer view;
+    if (engine->kind == NULL) {
+        Py_RETURN_NONE; /* the connection is over */
+    }
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
@@ -139,7 +142,15 @@ protocol_get_app_transport(PyObject *self, void *Py_UNUSED(closure))
 static PyObject *
 protocol_get_engine(PyObject *self, void *Py_UNUSED(closure))
 {
-    return PyUnicode_FromString(PROTOCOL(self)->tls->engine.kind->name);
+    const TLSEngineKind *kind = PROTOCOL(self)->tls->engine.kind;
+    return PyUnicode_FromString(kind != NULL ? kind->name : "closed");
+}
+
+/* CPython's tests look at this one. */
+static PyObject *
+protocol_get_app_reading_paused(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(PROTOCOL(self)->tls->flags & TLS_READ_PAUSED);
 }
 
 /* ---- Loop._tls_protocol --------------------------------------------------------------- */
@@ -260,6 +271,7 @@ static PyMethodDef protocol_methods[] = {
 
 static PyGetSetDef protocol_getset[] = {
     {"_app_transport", protocol_get_app_transport, NULL, NULL, NULL},
+    {"_app_reading_paused", protocol_get_app_reading_paused, NULL, NULL, NULL},
     {"_engine", protocol_get_engine, NULL, NULL, NULL},
     {NULL},
 };

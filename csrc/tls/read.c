@@ -188,6 +188,9 @@ read_into_buffer(TLSObject *tls)
 void
 tls_control_reading(TLSObject *tls)
 {
+    if (tls->lower == NULL) {
+        return;
+    }
     size_t size = tls->engine.kind->pending(&tls->engine);
     if (!(tls->flags & TLS_LOWER_READ_PAUSED)) {
         if (unlikely(size >= tls->read_high && size > 0)) {

@@ -163,7 +163,7 @@ static PyObject *
 tls_py_get_read_buffer_size(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     TLSEngine *engine = &TLS(self)->engine;
-    return PyLong_FromSize_t(engine->kind->pending(engine));
+    return PyLong_FromSize_t(engine->kind != NULL ? engine->kind->pending(engine) : 0);
 }
 
 static PyObject *
@@ -193,6 +193,9 @@ tls_py_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (!(tls->flags & TLS_CLOSED)) {
         tls->flags |= TLS_CLOSED;
         tls_start_shutdown(tls);
+    }
+    else {
+        tls->flags |= TLS_CLOSED_AGAIN;
     }
     Py_RETURN_NONE;
 }

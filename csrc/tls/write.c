@@ -154,11 +154,14 @@ void
 tls_send_out(TLSObject *tls)
 {
     TLSEngine *engine = &tls->engine;
+    if (tls->lower == NULL) {
+        return;
+    }
     if (engine->kind->collect(engine) < 0) {
         tls_fatal(tls, "Fatal error on SSL protocol");
         return;
     }
-    if (engine->out.size == 0 || tls->lower == NULL || (tls->flags & TLS_LOWER_WRITE_PAUSED)) {
+    if (engine->out.size == 0 || (tls->flags & TLS_LOWER_WRITE_PAUSED)) {
         return;
     }
     TLSBuffer out = engine->out; /* the transport below may call back */
