@@ -17,7 +17,7 @@ KINDS = ("asyncio", "uvloop_clone")
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 # Before 3.11.4 asyncio's datagram transports and pipes cannot, and none can before its start.
-PAUSES_ANYWHERE = hasattr(asyncio.selector_events._SelectorTransport, "pause_reading")
+PAUSES_ANYWHERE = "pause_reading" in vars(asyncio.selector_events._SelectorTransport)
 
 
 def make_loop(kind):
