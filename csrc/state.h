@@ -86,6 +86,7 @@
     X(ssl_want_read, "ssl", "SSLWantReadError")                                                  \
     X(ssl_syscall_error, "ssl", "SSLSyscallError")                                               \
     X(ssl_certificate_error, "ssl", "CertificateError")                                          \
+    X(ssl_zero_return_error, "ssl", "SSLZeroReturnError")                                        \
     X(ssl_memory_bio, "ssl", "MemoryBIO")                                                        \
     X(ssl_object_type, "ssl", "SSLObject")                                                       \
     X(asyncio_timeout_error, "asyncio", "TimeoutError")                                          \

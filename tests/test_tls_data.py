@@ -291,6 +291,37 @@ def test_pause_reading(loop, run, factory):
     run(main())
 
 
+@pytest.mark.only("uvloop_clone")
+def test_a_buffered_protocol_without_the_base_class(loop, run):
+    """What has get_buffer() and no data_received() will do, as without TLS; not so in asyncio."""
+
+    class Bare(asyncio.BaseProtocol):
+        def __init__(self):
+            self.buffer = bytearray(4)
+            self.data = bytearray()
+
+        def get_buffer(self, hint):
+            return self.buffer
+
+        def buffer_updated(self, count):
+            self.data += self.buffer[:count]
+
+    async def main():
+        transport, first, peer = await connect()
+        await peer.send(b"one")
+        await until(lambda: first.data == b"one")
+        second = Bare()
+        transport.set_protocol(second)
+        await peer.send(b"the second")
+        await until(lambda: second.data == b"the second")
+        transport.set_protocol(first)
+        await peer.send(b"three")
+        await until(lambda: first.data == b"onethree")
+        await part(transport, first, peer)
+
+    run(main())
+
+
 def test_pausing_pushes_back(loop, run):
     async def main():
         transport, protocol, peer = await connect()

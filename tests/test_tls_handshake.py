@@ -1,6 +1,7 @@
 """What a handshake settles, and how it fails: certificates, ALPN, SNI, time-outs, reports."""
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import socket
@@ -413,6 +414,83 @@ def test_callbacks_run_in_the_context_of_the_connection(loop, run):
     run(main())
 
 
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.parametrize("where", ["turn", "get_write_buffer_size", "set_write_buffer_limits"])
+def test_flow_control_runs_in_the_context_of_the_connection(loop, run, where):
+    """As without TLS; asyncio takes the context of whoever wrote."""
+    variable = contextvars.ContextVar("variable")
+
+    class Noting(Recorder):
+        def pause_writing(self):
+            super().pause_writing()
+            self.paused_in = variable.get()
+
+        def resume_writing(self):
+            super().resume_writing()
+            self.resumed_in = variable.get()
+
+    async def write(transport):
+        variable.set("of the writer")
+        transport.set_write_buffer_limits(high=1 << 26)
+        while not transport.get_write_buffer_size():
+            transport.write(bytes(100_000))
+            await asyncio.sleep(0)
+        if where == "set_write_buffer_limits":
+            transport.set_write_buffer_limits(high=10)
+            return
+        transport.write(bytes(100_000))
+        transport.set_write_buffer_limits(high=1 << 20)
+        transport.write(bytes(1 << 20))
+        if where == "turn":
+            await asyncio.sleep(0)
+        else:
+            transport.get_write_buffer_size()
+
+    async def main():
+        variable.set("of the caller")
+        transport, protocol, peer = await connect(Noting)
+        await loop.create_task(write(transport))
+        assert protocol.paused_in == "of the caller"
+        while "resume" not in protocol.events:
+            await peer.call(peer.tls.read, 1 << 16)
+        assert protocol.resumed_in == "of the caller"
+        transport.abort()
+        await asyncio.wait_for(protocol.lost, 10)
+        peer.sock.close()
+
+    run(main())
+
+
+@pytest.mark.only("uvloop_clone")
+def test_what_was_paused_comes_in_the_context_of_the_connection(loop, run):
+    """asyncio takes the context of whoever called resume_reading()."""
+    variable = contextvars.ContextVar("variable")
+
+    class Noting(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            self.seen = variable.get()
+
+    async def resume(transport):
+        variable.set("of the reader")
+        transport.resume_reading()
+
+    async def main():
+        variable.set("of the caller")
+        transport, protocol, peer = await connect(Noting)
+        transport.pause_reading()
+        await peer.send(b"x")
+        await until(lambda: transport.get_read_buffer_size() > 0)
+        await loop.create_task(resume(transport))
+        await until(lambda: protocol.data == b"x")
+        assert protocol.seen == "of the caller"
+        transport.abort()
+        await asyncio.wait_for(protocol.lost, 10)
+        peer.sock.close()
+
+    run(main())
+
+
 def test_default_context_without_a_name(loop, run):
     """ssl=True and an empty name: no name is checked, the authority is."""
 
@@ -509,6 +587,55 @@ def test_back_pressure_through_both_layers(loop, run):
         await until(lambda: "resume" in client.events)
         inner_client.abort()
         await asyncio.wait_for(asyncio.gather(client.lost, served.lost), 10)
+
+    run(main())
+
+
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.parametrize("end", [False, True])
+def test_start_tls_returns_before_the_first_data(loop, run, end):
+    """Data right behind the handshake finds a protocol that knows the TLS transport (uvloop
+    sees to that as well; asyncio delivers it first)."""
+
+    class Answering(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            self.transport.write(data.upper())
+
+    async def main():
+        a, b = tcp_pair()
+        peer = Peer(b, client_context(), False)
+        transport, protocol = await loop.create_connection(Answering, sock=a)
+
+        async def upgrade():
+            protocol.transport = await loop.start_tls(
+                transport, protocol, server_context(), server_side=True
+            )
+            assert protocol.data == b""
+
+        async def shake_hands():
+            while True:
+                try:
+                    peer.tls.do_handshake()
+                except ssl.SSLWantReadError:
+                    await peer.flush()
+                    await peer.fetch()
+                    continue
+                peer.tls.write(b"hello")
+                if end:
+                    with contextlib.suppress(ssl.SSLWantReadError):
+                        peer.tls.unwrap()
+                await peer.flush()  # the end of the handshake and the data in one segment
+                return
+
+        await asyncio.gather(upgrade(), shake_hands())
+        assert await peer.receive(5) == b"HELLO"
+        assert protocol.data == b"hello"
+        if end:
+            assert await asyncio.wait_for(protocol.lost, 10) is None
+            peer.sock.close()
+        else:
+            await part(protocol.transport, protocol, peer)
 
     run(main())
 

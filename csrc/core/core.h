@@ -55,6 +55,8 @@ HandleObject *handle_new(LoopObject *loop, PyTypeObject *type, PyObject *callbac
 PyObject *context_enter(LoopObject *loop, PyObject *context);
 /* `result` of the call passes through; NULL when leaving failed. */
 PyObject *context_leave(PyObject *entered, PyObject *result);
+/* object.name() in `context`, whoever asks for it: it may be entered already. */
+PyObject *context_call_method(PyObject *context, PyObject *object, PyObject *name);
 /* Runs the callback; -1 only when an exception must leave the loop. */
 int handle_run(LoopObject *loop, HandleObject *handle);
 /* What handle.cancel() does. */

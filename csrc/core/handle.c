@@ -212,6 +212,20 @@ context_leave(PyObject *entered, PyObject *result)
     return result;
 }
 
+PyObject *
+context_call_method(PyObject *context, PyObject *object, PyObject *name)
+{
+    bool entered = PyContext_Enter(context) == 0;
+    if (!entered) {
+        PyErr_Clear();
+    }
+    PyObject *result = PyObject_CallMethodNoArgs(object, name);
+    if (entered && PyContext_Exit(context) < 0) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
 static inline PyObject *
 handle_call(LoopObject *loop, HandleObject *handle)
 {

@@ -36,7 +36,7 @@ tls_log(TLSObject *tls, const char *format, PyObject *argument, PyObject *exc)
 int
 tls_set_app_protocol(TLSObject *tls, PyObject *protocol)
 {
-    int buffered = PyObject_IsInstance(protocol, tls->loop->state->asyncio_buffered_protocol);
+    int buffered = is_buffered_protocol(tls->loop->state, protocol);
     if (buffered < 0) {
         return -1;
     }
@@ -262,7 +262,10 @@ handshake_done(TLSObject *tls)
     if (tls->loop->debug) {
         log_handshake_time(tls);
     }
-    if (tls->app_state == TLS_APP_INIT) {
+    if (tls->app_state == TLS_APP_MADE) {
+        tls->flags |= TLS_READ_HELD;
+    }
+    else {
         tls->app_state = TLS_APP_MADE;
         PyObject *result = PyObject_CallMethodOneArg(tls->app_protocol,
                                                      state->str_connection_made, (PyObject *)tls);
@@ -279,7 +282,13 @@ handshake_done(TLSObject *tls)
     else {
         tls_send_out(tls);
     }
-    tls_read(tls);
+    /* start_tls() returns first: its caller cannot answer before it knows the new transport. */
+    if (!(tls->flags & TLS_READ_HELD)) {
+        tls_read(tls);
+    }
+    else if (tls_read_later(tls) < 0) {
+        tls_fatal(tls, FEED_FAILED);
+    }
 }
 
 static void
@@ -316,11 +325,32 @@ handshake_timed_out(LoopObject *Py_UNUSED(loop), PyObject *owner, PyObject *Py_U
     Py_RETURN_NONE;
 }
 
+static int
+set_context(TLSObject *tls)
+{
+    PyObject *context;
+    if (tls->stream != NULL) {
+        context = Py_NewRef(tls->stream->context);
+    }
+    else if (Py_IS_TYPE(tls->lower, tls->loop->state->TLSTransportType)) {
+        context = Py_XNewRef(TLS(tls->lower)->context);
+    }
+    else {
+        context = PyContext_CopyCurrent();
+    }
+    Py_XSETREF(tls->context, context);
+    return context == NULL ? -1 : 0;
+}
+
 void
 tls_connection_made(TLSObject *tls, PyObject *lower)
 {
     Py_XSETREF(tls->lower, Py_NewRef(lower));
     tls->stream = Py_IS_TYPE(lower, tls->loop->state->StreamType) ? STREAM(lower) : NULL;
+    if (set_context(tls) < 0) {
+        tls_fatal(tls, FEED_FAILED);
+        return;
+    }
     if (tls->loop->debug) {
         tls_log(tls, "%r starts SSL handshake", NULL, NULL);
         if (loop_clock(tls->loop, &tls->handshake_start) < 0) {
@@ -348,7 +378,7 @@ tls_call_eof_received(TLSObject *tls)
     }
     tls->app_state = TLS_APP_EOF;
     PyObject *protocol = Py_NewRef(tls->app_protocol);
-    PyObject *result = PyObject_CallMethodNoArgs(protocol, loop->state->str_eof_received);
+    PyObject *result = context_call_method(tls->context, protocol, loop->state->str_eof_received);
     int keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
     Py_XDECREF(result);
     Py_DECREF(protocol);
@@ -390,13 +420,25 @@ start_shutdown_timer(TLSObject *tls)
     return tls->shutdown_timer != NULL ? 0 : -1;
 }
 
+/* Data that the peer had sent before it heard of the goodbye is not wanted, and in OpenSSL's way
+ * to its goodbye. */
+static COLD int
+say_goodbye(TLSObject *tls)
+{
+    if (tls_discard(tls) < 0) {
+        return TLS_FAILED;
+    }
+    tls_control_reading(tls); /* what had stopped it is gone */
+    return engine_call(&tls->engine, tls->loop->state->str_unwrap);
+}
+
 static COLD void
 do_shutdown(TLSObject *tls)
 {
     CoreState *state = tls->loop->state;
     int status = TLS_END;
     if (!(tls->flags & TLS_EOF_RECEIVED)) {
-        status = engine_call(&tls->engine, state->str_unwrap);
+        status = say_goodbye(tls);
     }
     if (status == TLS_AGAIN) {
         tls_send_out(tls);
@@ -435,7 +477,8 @@ do_flush(TLSObject *tls)
 COLD void
 tls_start_shutdown(TLSObject *tls)
 {
-    if (tls->state != TLS_DO_HANDSHAKE && tls->state != TLS_WRAPPED) {
+    bool waits = tls->state == TLS_FLUSHING && (tls->flags & TLS_DISCARDING);
+    if (tls->state != TLS_DO_HANDSHAKE && tls->state != TLS_WRAPPED && !waits) {
         return;
     }
     tls->flags |= TLS_CLOSED;
@@ -455,6 +498,26 @@ tls_start_shutdown(TLSObject *tls)
 }
 
 /* ---- what the transport below tells --------------------------------------------------- */
+
+static PyObject *
+read_again(LoopObject *Py_UNUSED(loop), PyObject *owner, PyObject *Py_UNUSED(arg))
+{
+    TLSObject *tls = TLS(owner);
+    tls->flags &= ~TLS_READ_HELD;
+    if (tls->state != TLS_DO_HANDSHAKE) {
+        tls_advance(tls);
+        if (engine_keep(&tls->engine) < 0) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+int
+tls_read_later(TLSObject *tls)
+{
+    return loop_call_native(tls->loop, read_again, (PyObject *)tls, NULL, tls->context);
+}
 
 void
 tls_advance(TLSObject *tls)
@@ -509,7 +572,7 @@ tls_eof_received(TLSObject *tls)
         break;
     case TLS_WRAPPED:
         tls->state = TLS_FLUSHING;
-        if (tls->flags & TLS_READ_PAUSED) {
+        if (tls->flags & (TLS_READ_PAUSED | TLS_READ_HELD)) {
             return true; /* what has arrived is delivered when reading goes on */
         }
         do_flush(tls);

@@ -48,6 +48,8 @@ enum {
     TLS_LOWER_WRITE_PAUSED = 1 << 5, /* the transport below told not to write */
     TLS_EOF_RECEIVED = 1 << 6,       /* the transport below has seen the end */
     TLS_CLOSED_AGAIN = 1 << 7,       /* close() was called on a closed transport */
+    TLS_READ_HELD = 1 << 8,          /* who awaits start_tls() has not been told yet */
+    TLS_DISCARDING = 1 << 9,         /* the user has closed: what arrives is not wanted */
 };
 
 /* A piece of plaintext that waits; `object` is the bytes that `data` points into. */
@@ -67,6 +69,7 @@ typedef struct TLSObject {
     PyObject *app_protocol; /* owned; NULL after connection_lost */
     PyObject *lower;        /* the transport below; NULL before connection_made, after the end */
     StreamObject *stream;   /* the same where it is a stream of ours */
+    PyObject *context;      /* what protocol callbacks run in: that of the transport below */
     PyObject *waiter;       /* future of the handshake, or NULL */
     PyObject *weakrefs;
     struct TLSProtocolObject *protocol; /* borrowed: the transport below owns it */
@@ -104,6 +107,8 @@ void tls_received(TLSObject *tls, const char *data, size_t size);
 /* True: the transport below shall stay open. */
 bool tls_eof_received(TLSObject *tls);
 void tls_start_shutdown(TLSObject *tls);
+/* Goes on reading with the next turn, in the connection's context. */
+int tls_read_later(TLSObject *tls);
 /* Goes on with what the state asks for: after new ciphertext, or when reading is resumed. */
 void tls_advance(TLSObject *tls);
 /* Closes the transport below at once; `exc` may be NULL. */
@@ -117,6 +122,8 @@ void tls_call_lower(TLSObject *tls, PyObject *name);
 
 /* read.c */
 void tls_read(TLSObject *tls);
+/* Decrypts what has arrived and forgets it; -1: exception set. */
+int tls_discard(TLSObject *tls);
 void tls_control_reading(TLSObject *tls);
 
 /* write.c */

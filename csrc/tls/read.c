@@ -15,7 +15,7 @@ static inline bool
 tls_may_read(TLSObject *tls)
 {
     return (tls->state == TLS_WRAPPED || tls->state == TLS_FLUSHING)
-           && !(tls->flags & TLS_READ_PAUSED);
+           && !(tls->flags & (TLS_READ_PAUSED | TLS_READ_HELD | TLS_DISCARDING));
 }
 
 /* The peer's close_notify. */
@@ -185,6 +185,24 @@ read_into_buffer(TLSObject *tls)
 
 /* ---- the whole ------------------------------------------------------------------------ */
 
+COLD int
+tls_discard(TLSObject *tls)
+{
+    char plaintext[TLS_RECORD_MAX];
+    Py_ssize_t last;
+    do {
+        last = tls->engine.kind->read(&tls->engine, plaintext, sizeof(plaintext));
+    } while (last > 0);
+    if (last != TLS_FAILED) {
+        return 0;
+    }
+    if (PyErr_ExceptionMatches(tls->loop->state->ssl_zero_return_error)) {
+        PyErr_Clear(); /* both have said goodbye */
+        return 0;
+    }
+    return -1;
+}
+
 void
 tls_control_reading(TLSObject *tls)
 {
@@ -210,7 +228,7 @@ tls_read(TLSObject *tls)
     if (tls->state != TLS_WRAPPED && tls->state != TLS_FLUSHING) {
         return;
     }
-    if (!(tls->flags & TLS_READ_PAUSED)) {
+    if (tls_may_read(tls)) {
         if (tls->flags & TLS_BUFFERED) {
             read_into_buffer(tls);
         }

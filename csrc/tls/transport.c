@@ -134,25 +134,12 @@ tls_py_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-tls_resumed(LoopObject *Py_UNUSED(loop), PyObject *owner, PyObject *Py_UNUSED(arg))
-{
-    TLSObject *tls = TLS(owner);
-    if (tls->state != TLS_DO_HANDSHAKE) {
-        tls_advance(tls);
-        if (engine_keep(&tls->engine) < 0) {
-            return NULL;
-        }
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
 tls_py_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     TLSObject *tls = TLS(self);
     if (tls->flags & TLS_READ_PAUSED) {
         tls->flags &= ~TLS_READ_PAUSED;
-        if (loop_call_native(tls->loop, tls_resumed, self, NULL, NULL) < 0) {
+        if (tls_read_later(tls) < 0) {
             return NULL;
         }
     }
@@ -191,7 +178,7 @@ tls_py_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     TLSObject *tls = TLS(self);
     if (!(tls->flags & TLS_CLOSED)) {
-        tls->flags |= TLS_CLOSED;
+        tls->flags |= TLS_CLOSED | TLS_DISCARDING;
         tls_start_shutdown(tls);
     }
     else {
@@ -309,6 +296,7 @@ tls_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(tls->loop);
     Py_VISIT(tls->app_protocol);
     Py_VISIT(tls->lower);
+    Py_VISIT(tls->context);
     Py_VISIT(tls->waiter);
     return engine_traverse(&tls->engine, visit, arg);
 }
@@ -320,6 +308,7 @@ tls_clear(PyObject *self)
     tls->stream = NULL;
     Py_CLEAR(tls->app_protocol);
     Py_CLEAR(tls->lower);
+    Py_CLEAR(tls->context);
     Py_CLEAR(tls->waiter);
     return 0;
 }

@@ -101,7 +101,7 @@ call_flow_control(TLSObject *tls, PyObject *name, const char *message)
     if (protocol == NULL) {
         return;
     }
-    PyObject *result = PyObject_CallMethodNoArgs(protocol, name);
+    PyObject *result = context_call_method(tls->context, protocol, name);
     if (result == NULL) {
         loop_report_raised(tls->loop, message, "transport", (PyObject *)tls, "protocol",
                            (PyObject *)tls->protocol);

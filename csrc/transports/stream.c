@@ -38,8 +38,7 @@ stream_call_protocol(StreamObject *stream, PyObject *name, PyObject *arg)
     return result;
 }
 
-/* A BufferedProtocol, or what has its methods and no data_received(). */
-static int
+int
 is_buffered_protocol(CoreState *state, PyObject *protocol)
 {
     int found = PyObject_IsInstance(protocol, state->asyncio_buffered_protocol);

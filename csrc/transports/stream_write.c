@@ -98,7 +98,6 @@ stream_buffer_size(StreamObject *stream)
 
 /* ---- flow control --------------------------------------------------------------------- */
 
-/* Runs in the connection's context, whoever wrote; it may be entered already. */
 static void
 stream_call_flow_control(StreamObject *stream, PyObject *name, const char *message)
 {
@@ -106,14 +105,7 @@ stream_call_flow_control(StreamObject *stream, PyObject *name, const char *messa
     if (protocol == NULL) {
         return;
     }
-    bool entered = PyContext_Enter(stream->context) == 0;
-    if (!entered) {
-        PyErr_Clear();
-    }
-    PyObject *result = PyObject_CallMethodNoArgs(protocol, name);
-    if (entered && PyContext_Exit(stream->context) < 0) {
-        Py_CLEAR(result);
-    }
+    PyObject *result = context_call_method(stream->context, protocol, name);
     if (result == NULL) {
         loop_report_raised(stream->loop, message, "transport", (PyObject *)stream, "protocol",
                            protocol);

@@ -6,6 +6,7 @@ A loaded suite is a plan (test ids ``module::Class::method``) and the imported m
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import os
@@ -13,6 +14,7 @@ import shutil
 import sys
 import traceback
 import unittest
+from collections.abc import Callable
 from typing import Any
 
 import binding as bindings
@@ -78,6 +80,14 @@ def load_cpython(loop: str) -> Suite:
     return suite
 
 
+def _free_port(find: Callable[[int], int]) -> int:
+    """A free port: ``find`` looks from the same number on in every test, and they run side by side.
+
+    The numbers lie below those that the kernel gives to connections by itself.
+    """
+    return find(10_000 + os.getpid() * 37 % 20_000)
+
+
 def load_uvloop(loop: str, source: str, folder: str) -> Suite:
     """The tests of uvloop's unpacked source ``source``, on the named loop.
 
@@ -99,7 +109,8 @@ def load_uvloop(loop: str, source: str, folder: str) -> Suite:
     sys.path[:0] = paths
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     suite = Suite(bindings.Binding(loop, rename=False))
-    helpers = importlib.import_module("uvloop._testbase")
+    helpers: Any = importlib.import_module("uvloop._testbase")
+    helpers.find_free_port = functools.partial(_free_port, helpers.find_free_port)
     names = sorted(os.listdir(os.path.join(folder, "tests")))
     for name in [n[:-3] for n in names if n.startswith("test_") and n.endswith(".py")]:
         module = suite.load("tests", name)
