@@ -2,6 +2,7 @@
 
 #include "state.h"
 #include "core/core.h"
+#include "streams/streams.h"
 
 static PyObject *
 import_attribute(const char *module_name, const char *attribute)
@@ -13,6 +14,19 @@ import_attribute(const char *module_name, const char *attribute)
     PyObject *result = PyObject_GetAttrString(module, attribute);
     Py_DECREF(module);
     return result;
+}
+
+/* One of asyncio's stream classes. */
+static int
+import_class(const char *name, PyTypeObject **field)
+{
+    PyObject *found = import_attribute("asyncio.streams", name);
+    if (found != NULL && !PyType_Check(found)) {
+        PyErr_Format(PyExc_TypeError, "asyncio.%s is not a class", name);
+        Py_CLEAR(found);
+    }
+    *field = (PyTypeObject *)found;
+    return found == NULL ? -1 : 0;
 }
 
 /* Types that implement one of asyncio's abstract classes are real subclasses of it, and of what
@@ -31,6 +45,15 @@ bases_of(CoreState *state, PyType_Spec *spec)
     }
     if (spec == &tls_protocol_spec) {
         return Py_NewRef(state->asyncio_protocol);
+    }
+    if (spec == &stream_reader_spec) {
+        return Py_NewRef((PyObject *)state->asyncio_stream_reader);
+    }
+    if (spec == &stream_reader_protocol_spec) {
+        return Py_NewRef((PyObject *)state->asyncio_stream_protocol);
+    }
+    if (spec == &stream_writer_spec) {
+        return Py_NewRef((PyObject *)state->asyncio_stream_writer);
     }
     return NULL;
 }
@@ -57,6 +80,11 @@ state_init(CoreState *state, PyObject *module)
     }
     STATE_IMPORTS(X)
 #undef X
+    if (import_class("StreamReader", &state->asyncio_stream_reader) < 0
+        || import_class("StreamReaderProtocol", &state->asyncio_stream_protocol) < 0
+        || import_class("StreamWriter", &state->asyncio_stream_writer) < 0) {
+        return -1;
+    }
 #define X(name)                                                                                  \
     if ((state->str_##name = PyUnicode_InternFromString(#name)) == NULL) {                       \
         return -1;                                                                               \
@@ -74,7 +102,8 @@ state_init(CoreState *state, PyObject *module)
         || (state->kwnames_wrap_bio =
                 PyTuple_Pack(2, state->str_server_side, state->str_server_hostname))
                == NULL
-        || (state->empty_tuple = PyTuple_New(0)) == NULL) {
+        || (state->empty_tuple = PyTuple_New(0)) == NULL
+        || (state->newline = PyBytes_FromStringAndSize("\n", 1)) == NULL) {
         return -1;
     }
     state->time_method = PyObject_GetAttr((PyObject *)state->LoopType, state->str_time);
@@ -109,6 +138,10 @@ state_traverse(CoreState *state, visitproc visit, void *arg)
     Py_VISIT(state->openssl_proof.read);
     Py_VISIT(state->openssl_proof.write);
     Py_VISIT(state->time_method);
+    Py_VISIT(state->asyncio_stream_reader);
+    Py_VISIT(state->asyncio_stream_protocol);
+    Py_VISIT(state->asyncio_stream_writer);
+    Py_VISIT(state->stream_originals.methods);
     return 0;
 }
 
@@ -116,6 +149,7 @@ void
 state_clear(CoreState *state)
 {
     handle_free_list_clear(state);
+    operation_free_list_clear(state);
 #define X(field, ...) Py_CLEAR(state->field);
     STATE_TYPES(X)
     STATE_IMPORTS(X)
@@ -132,4 +166,9 @@ state_clear(CoreState *state)
     Py_CLEAR(state->kwnames_wrap_bio);
     Py_CLEAR(state->empty_tuple);
     Py_CLEAR(state->time_method);
+    Py_CLEAR(state->newline);
+    Py_CLEAR(state->asyncio_stream_reader);
+    Py_CLEAR(state->asyncio_stream_protocol);
+    Py_CLEAR(state->asyncio_stream_writer);
+    Py_CLEAR(state->stream_originals.methods);
 }

@@ -21,7 +21,12 @@
     X(TLSTransportType, tls_transport_spec)                                                      \
     X(TLSProtocolType, tls_protocol_spec)                                                        \
     X(ServerBaseType, server_base_spec)                                                          \
-    X(SockOpType, sockop_spec)
+    X(SockOpType, sockop_spec)                                                                   \
+    X(StreamFeedType, feed_spec)                                                                 \
+    X(StreamOperationType, stream_operation_spec)                                                \
+    X(StreamReaderType, stream_reader_spec)                                                      \
+    X(StreamReaderProtocolType, stream_reader_protocol_spec)                                     \
+    X(StreamWriterType, stream_writer_spec)
 
 /* asyncio's own iscoroutinefunction warns since 3.14. */
 #if PY_VERSION_HEX >= 0x030E0000
@@ -181,9 +186,27 @@
     X(exc_info)                                                                                  \
     X(server_side)                                                                               \
     X(server_hostname)                                                                           \
-    X(write)
+    X(write)                                                                                     \
+    X(_buffer)                                                                                   \
+    X(_client_connected_cb)                                                                      \
+    X(_connection_lost)                                                                          \
+    X(_eof)                                                                                      \
+    X(_exception)                                                                                \
+    X(_feed)                                                                                     \
+    X(_limit)                                                                                    \
+    X(_loop)                                                                                     \
+    X(_paused)                                                                                   \
+    X(_protocol)                                                                                 \
+    X(_reader)                                                                                   \
+    X(_stream_reader_wr)                                                                         \
+    X(_transport)                                                                                \
+    X(_waiter)                                                                                   \
+    X(create_future)                                                                             \
+    X(__class__)                                                                                 \
+    X(__dict__)
 
 struct HandleObject;
+struct OperationObject;
 
 /* What tls/openssl.c has proven about the `ssl` module. */
 typedef struct {
@@ -191,6 +214,12 @@ typedef struct {
     PyTypeObject *sslsocket_type;
     PyObject *read, *write; /* SSLObject's own methods, as they were then */
 } OpenSSLProof;
+
+/* asyncio's stream classes when C may serve their methods: streams/original.c. */
+typedef struct {
+    unsigned int versions[3]; /* the classes' tp_version_tag when last looked at */
+    PyObject *methods;        /* tuple; NULL: not looked at yet */
+} StreamOriginals;
 
 typedef struct CoreState {
 #define X(field, spec) PyTypeObject *field;
@@ -207,11 +236,16 @@ typedef struct CoreState {
     PyObject *kwnames_context;  /* ("context",) */
     PyObject *kwnames_wrap_bio; /* ("server_side", "server_hostname") */
     PyObject *empty_tuple;
+    PyObject *newline; /* b'\n' */
+    PyTypeObject *asyncio_stream_reader, *asyncio_stream_protocol, *asyncio_stream_writer;
+    StreamOriginals stream_originals;
     OpenSSLProof openssl_proof;
     PyObject *time_method; /* Loop.time as C made it: patched when the lookup differs */
     /* Free lists of handles, [0] Handle and [1] TimerHandle; see core/handle.c. */
     struct HandleObject *free_handles[2];
     int free_handle_count[2];
+    struct OperationObject *free_operations; /* streams/operation.c */
+    int free_operation_count;
 } CoreState;
 
 /* state.c */

@@ -69,6 +69,22 @@ PyObject_GetOptionalAttr(PyObject *obj, PyObject *name, PyObject **result)
 
 #endif
 
+/* A new reference to what the weak reference leads to; NULL without an exception: it is gone. */
+static inline PyObject *
+compat_weakref_get(PyObject *reference)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *object;
+    if (PyWeakref_GetRef(reference, &object) < 0) {
+        PyErr_Clear();
+    }
+    return object;
+#else
+    PyObject *object = PyWeakref_GetObject(reference);
+    return object == Py_None ? NULL : Py_XNewRef(object);
+#endif
+}
+
 /* The types of every module are heap types: their instances own a reference to them. */
 static inline void
 compat_free_instance(PyObject *self)

@@ -56,6 +56,12 @@ is_buffered_protocol(CoreState *state, PyObject *protocol)
     return found;
 }
 
+void
+stream_stop_feeding(StreamObject *stream)
+{
+    Py_CLEAR(stream->feed);
+}
+
 int
 stream_set_protocol(StreamObject *stream, PyObject *protocol)
 {
@@ -65,6 +71,7 @@ stream_set_protocol(StreamObject *stream, PyObject *protocol)
     }
     stream->flags = buffered ? stream->flags | STREAM_BUFFERED : stream->flags & ~STREAM_BUFFERED;
     stream->sink = tls_sink_of(stream->loop->state, protocol);
+    stream_stop_feeding(stream);
     Py_XSETREF(stream->protocol, Py_NewRef(protocol));
     return 0;
 }
@@ -225,7 +232,7 @@ stream_made(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
     StreamObject *stream = STREAM(owner);
     stream->flags |= STREAM_PROTOCOL_CONNECTED;
     PyObject *result = NULL;
-    if (stream->protocol != NULL) {
+    if (stream->protocol != NULL && streams_adopt(loop, stream->protocol, &stream->feed) == 0) {
         result =
             PyObject_CallMethodOneArg(stream->protocol, loop->state->str_connection_made, owner);
     }
@@ -299,6 +306,7 @@ stream_lost(LoopObject *loop, PyObject *owner, PyObject *exc)
     }
     PyObject *raised = PyErr_GetRaisedException();
     stream->sink = NULL;
+    stream_stop_feeding(stream);
     Py_CLEAR(stream->protocol);
     stream_sendfile_lost(stream, exc);
     stream_close_handle(stream);
@@ -714,6 +722,7 @@ stream_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(stream->extra);
     Py_VISIT(stream->loop);
     Py_VISIT(stream->protocol);
+    Py_VISIT(stream->feed);
     Py_VISIT(stream->context);
     Py_VISIT(stream->server);
     Py_VISIT(stream->sock);
@@ -728,6 +737,7 @@ stream_clear(PyObject *self)
     StreamObject *stream = STREAM(self);
     Py_CLEAR(stream->extra);
     stream->sink = NULL;
+    Py_CLEAR(stream->feed);
     Py_CLEAR(stream->protocol);
     Py_CLEAR(stream->context);
     Py_CLEAR(stream->sock);

@@ -10,6 +10,7 @@
 #define UVLOOP_CLONE_STREAM_H
 
 #include "core/core.h"
+#include "streams/streams.h"
 #include "transports/transports.h"
 
 #include <netinet/in.h>
@@ -55,6 +56,7 @@ typedef struct StreamObject {
     LoopObject *loop;                /* owned */
     PyObject *protocol;              /* owned; NULL after connection_lost */
     const StreamSink *sink;          /* of the protocol, where it is an engine's; or NULL */
+    FeedObject *feed;                /* takes what is read, in the protocol's place; or NULL */
     PyObject *context;               /* what protocol callbacks run in */
     struct ServerBaseObject *server; /* owned; NULL for client connections */
     PyObject *sock;                  /* the socket object over the descriptor, or NULL */
@@ -102,6 +104,8 @@ int stream_start(StreamObject *stream);
 int stream_set_protocol(StreamObject *stream, PyObject *protocol);
 /* A BufferedProtocol, or what has its methods and no data_received(): 1, 0, or -1. */
 int is_buffered_protocol(CoreState *state, PyObject *protocol);
+/* From here on data_received() of the protocol is called. */
+void stream_stop_feeding(StreamObject *stream);
 /* asyncio's _fatal_error: report unless it is an OSError, then force the connection closed.
  * Takes the raised exception. */
 void stream_fatal(StreamObject *stream, const char *message);

@@ -119,7 +119,13 @@ stream_received(StreamObject *stream, const char *data, ssize_t count)
     PyObject *result = NULL;
     PyObject *bytes = PyBytes_FromStringAndSize(data, count);
     if (likely(bytes != NULL)) {
-        result = stream_call_protocol(stream, state->str_data_received, bytes);
+        int fed = stream->feed == NULL ? 0 : feed_received(stream->feed, bytes);
+        if (fed == 0) {
+            result = stream_call_protocol(stream, state->str_data_received, bytes);
+        }
+        else if (fed > 0) {
+            result = Py_NewRef(Py_None);
+        }
         Py_DECREF(bytes);
     }
     if (likely(result != NULL)) {

@@ -1,0 +1,26 @@
+/* What the streams room offers to the transports: asyncio's own StreamReader, fed and read in C.
+ *
+ * A connection whose protocol is exactly asyncio's StreamReaderProtocol, over exactly its
+ * StreamReader, gets a feed (feed.c): what arrives goes there, and no Python runs per packet. The
+ * objects become instances of C subclasses of asyncio's classes. Whatever is subclassed,
+ * patched or out of the ordinary is left to, or handed back to, asyncio's code.
+ */
+#ifndef UVLOOP_CLONE_STREAMS_H
+#define UVLOOP_CLONE_STREAMS_H
+
+#include "core/core.h"
+
+typedef struct FeedObject FeedObject;
+
+/* What to feed in place of calling data_received() of `protocol`, whose transport is about to be
+ * `transport`: a new reference in *feed, or NULL where the protocol has to be called. -1: error.
+ */
+int streams_adopt(LoopObject *loop, PyObject *protocol, FeedObject **feed);
+
+/* data_received(bytes): 1: taken; 0: the protocol has to be called after all; -1: error. */
+int feed_received(FeedObject *feed, PyObject *bytes);
+
+/* The module state is cleared. */
+void operation_free_list_clear(CoreState *state);
+
+#endif
