@@ -356,8 +356,16 @@ class ProcessSession:
         path = f"import sys; sys.path.append({ROOT!r})"
         self.command = [sys.executable, "-c", path + row.work.code.replace("{loop}", factory)]
         self.folder = folder
+        # The first start leaves the bytecode that an installed package has and a checkout may not.
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         done = subprocess.run(
-            self.command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False
+            self.command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
         if done.returncode != 0:
             raise Unable((done.stderr.strip().splitlines() or ["failed"])[-1])
