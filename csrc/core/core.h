@@ -63,6 +63,8 @@ int handle_run(LoopObject *loop, HandleObject *handle);
 int handle_cancel(HandleObject *handle);
 /* After HANDLE_RUNNING is over: gives up what a handle cancelled from within held. */
 void handle_release_call(HandleObject *handle);
+/* Somebody else holds the handle: the collector has to know it. */
+void handle_track(HandleObject *handle);
 /* The handle left the loop's hands. */
 void handle_finish(HandleObject *handle);
 /* A handle that runs many times: its owner cancels it. */
@@ -89,6 +91,7 @@ typedef struct {
 
 typedef struct {
     TimerEntry *entries; /* binary heap */
+    HandleObject *fresh; /* the last one set: does its caller keep it? borrowed */
     size_t count, capacity, cancelled;
     uint64_t sequence;
     double armed; /* the deadline that the kernel timer is set to; infinity: none */

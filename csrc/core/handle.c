@@ -2,9 +2,10 @@
  * Both are one C struct, made from free lists. `isinstance(h, asyncio.Handle)` holds through
  * __class__, which costs nothing where a real subclass would carry asyncio's nine slots.
  *
- * A plain Handle is not tracked by the cycle collector: whatever it refers to is given up
- * when it ran or was cancelled, and until then the loop's own traverse answers for it. That
- * saves two list operations per callback. Timers live long, so they are tracked.
+ * A handle that nobody but the loop holds is not tracked by the cycle collector: whatever it
+ * refers to is given up when it ran or was cancelled, and until then the loop's own traverse
+ * answers for it. That saves two list operations per callback, and the collector's visits to
+ * thousands of timers. A timer whose caller keeps the handle is tracked (timers.c, `fresh`).
  */
 
 #include "core/core.h"
@@ -22,11 +23,11 @@ free_list_index(CoreState *state, PyTypeObject *type)
 }
 
 static COLD HandleObject *
-handle_allocate(CoreState *state, PyTypeObject *type)
+handle_allocate(PyTypeObject *type)
 {
-    /* GenericAlloc tracks at once, on every version; plain handles are not tracked. */
+    /* GenericAlloc tracks at once, on every version. */
     HandleObject *handle = (HandleObject *)type->tp_alloc(type, 0);
-    if (handle != NULL && type == state->HandleType) {
+    if (handle != NULL) {
         PyObject_GC_UnTrack(handle);
     }
     return handle;
@@ -45,11 +46,8 @@ handle_new(LoopObject *loop, PyTypeObject *type, PyObject *callback, PyObject *c
         handle->next = NULL;
         Py_INCREF(type);
         _Py_NewReference((PyObject *)handle);
-        if (list == 1) {
-            PyObject_GC_Track(handle);
-        }
     }
-    else if ((handle = handle_allocate(state, type)) == NULL) {
+    else if ((handle = handle_allocate(type)) == NULL) {
         return NULL;
     }
     handle->args = handle->inline_args;
@@ -83,13 +81,21 @@ handle_new(LoopObject *loop, PyTypeObject *type, PyObject *callback, PyObject *c
     return handle;
 }
 
+void
+handle_track(HandleObject *handle)
+{
+    if (!PyObject_GC_IsTracked((PyObject *)handle)) {
+        PyObject_GC_Track(handle);
+    }
+}
+
 HandleObject *
 handle_new_kept(LoopObject *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs)
 {
     HandleObject *handle = handle_new(loop, loop->state->HandleType, callback, args, nargs, NULL);
     if (handle != NULL) {
         handle->flags |= HANDLE_KEEP;
-        PyObject_GC_Track(handle);
+        handle_track(handle);
     }
     return handle;
 }
@@ -124,8 +130,8 @@ void
 handle_finish(HandleObject *handle)
 {
     handle->loop = NULL;
-    if (unlikely(Py_REFCNT(handle) > 1) && !PyObject_GC_IsTracked((PyObject *)handle)) {
-        PyObject_GC_Track(handle);
+    if (unlikely(Py_REFCNT(handle) > 1)) {
+        handle_track(handle);
     }
 }
 

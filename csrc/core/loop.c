@@ -293,7 +293,10 @@ loop_traverse(PyObject *self, visitproc visit, void *arg)
         }
     }
     for (size_t i = 0; i < loop->timers.count; i++) {
-        Py_VISIT(loop->timers.entries[i].handle);
+        int result = handle_visit(loop->timers.entries[i].handle, visit, arg);
+        if (result != 0) {
+            return result;
+        }
     }
     return watchers_traverse(loop, visit, arg);
 }

@@ -103,6 +103,28 @@ heap_sift_down(TimerHeap *heap, size_t at)
     heap->entries[at] = entry;
 }
 
+static inline void
+heap_let_go(TimerHeap *heap, HandleObject *handle)
+{
+    handle->flags &= ~HANDLE_SCHEDULED;
+    if (heap->fresh == handle) {
+        heap->fresh = NULL;
+    }
+}
+
+/* Most callers drop the handle of a timer, and then nobody can get hold of it again: it stays
+ * unknown to the collector. That shows once the call that made it is over: when the next timer
+ * is set, or the loop is about to wait. */
+static inline void
+heap_look_at_fresh(TimerHeap *heap)
+{
+    HandleObject *handle = heap->fresh;
+    heap->fresh = NULL;
+    if (handle != NULL && Py_REFCNT(handle) > 1) {
+        handle_track(handle);
+    }
+}
+
 /* Gives the reference of the first entry to the caller. */
 static HandleObject *
 heap_pop(TimerHeap *heap)
@@ -113,10 +135,10 @@ heap_pop(TimerHeap *heap)
         heap->entries[0] = heap->entries[heap->count];
         heap_sift_down(heap, 0);
     }
-    handle->flags &= ~HANDLE_SCHEDULED;
+    heap_let_go(heap, handle);
     if (handle->flags & HANDLE_CANCELLED) {
         heap->cancelled--;
-        handle->loop = NULL;
+        handle_finish(handle);
     }
     return handle;
 }
@@ -148,6 +170,8 @@ timers_push(LoopObject *loop, HandleObject *handle)
     heap_sift_up(heap, heap->count++);
     handle->flags |= HANDLE_SCHEDULED;
     Py_INCREF(handle);
+    heap_look_at_fresh(heap);
+    heap->fresh = handle;
     return 0;
 }
 
@@ -165,8 +189,8 @@ timers_compact(LoopObject *loop)
     for (size_t i = 0; i < heap->count; i++) {
         HandleObject *handle = heap->entries[i].handle;
         if (handle->flags & HANDLE_CANCELLED) {
-            handle->flags &= ~HANDLE_SCHEDULED;
-            handle->loop = NULL;
+            heap_let_go(heap, handle);
+            handle_finish(handle);
             handle->next = cancelled;
             cancelled = handle;
         }
@@ -226,8 +250,8 @@ timers_drop_all(LoopObject *loop)
     TimerHeap *heap = &loop->timers;
     while (heap->count > 0) {
         HandleObject *handle = heap->entries[--heap->count].handle;
-        handle->flags &= ~HANDLE_SCHEDULED;
-        handle->loop = NULL;
+        heap_let_go(heap, handle);
+        handle_finish(handle);
         Py_DECREF(handle);
     }
     heap->cancelled = 0;
@@ -386,6 +410,7 @@ int
 timers_arm(LoopObject *loop)
 {
     TimerHeap *heap = &loop->timers;
+    heap_look_at_fresh(heap);
     heap_drop_cancelled_top(heap);
     if (heap->count == 0) {
         if (heap->fired) {

@@ -209,7 +209,7 @@ turn_run_ready(LoopObject *loop, size_t left)
             status = handle_run(loop, handle);
         }
         else {
-            handle->loop = NULL;
+            handle_finish(handle);
         }
         Py_DECREF(handle);
     }
