@@ -1,6 +1,7 @@
 """Nothing grows: loops and connections by the thousand, and what becomes of single objects."""
 
 import asyncio
+import contextvars
 import functools
 import gc
 import os
@@ -299,6 +300,134 @@ def test_a_kept_handle_that_ran_lets_its_loop_go(new_loop):
     del loop, handle
     gc.collect()
     assert ref() is None
+
+
+class Holder:
+    """Something that a loop's callbacks keep alive and that keeps the loop alive."""
+
+    def __init__(self, loop):
+        self.loop = loop
+        self.handle = None
+
+    def call(self):
+        pass
+
+
+HELD = contextvars.ContextVar("HELD")
+
+
+def held_in_a_context(loop, schedule):
+    """A holder that only the context of a callback refers to."""
+    holder = Holder(loop)
+
+    def set_and_schedule():
+        HELD.set(holder)
+        holder.handle = schedule(int)
+
+    contextvars.copy_context().run(set_and_schedule)
+    return holder
+
+
+def dropped_timers(loop):
+    holder = Holder(loop)
+    for _ in range(5):
+        loop.call_later(3600, holder.call)
+    return holder
+
+
+def a_kept_timer(loop):
+    holder = Holder(loop)
+    holder.handle = loop.call_later(3600, holder.call)
+    loop.call_later(3600, int)
+    return holder
+
+
+def a_kept_timer_of_a_loop_that_ran(loop):
+    holder = Holder(loop)
+    holder.handle = loop.call_later(3600, holder.call)
+    loop.call_later(0.001, loop.stop).when()
+    loop.run_forever()
+    return holder
+
+
+def dropped_callbacks(loop):
+    holder = Holder(loop)
+    loop.call_soon(holder.call)
+    return holder
+
+
+def a_sleeping_task(loop):
+    holder = Holder(loop)
+
+    async def sleep():
+        assert holder.loop is loop
+        await asyncio.sleep(3600)
+
+    holder.handle = loop.create_task(sleep())
+    loop.run_until_complete(asyncio.sleep(0.001))
+    return holder
+
+
+def a_context_of_a_dropped_callback(loop):
+    holder = held_in_a_context(loop, loop.call_soon)
+    holder.handle = None
+    return holder
+
+
+def a_context_of_a_kept_timer(loop):
+    holder = held_in_a_context(loop, lambda callback: loop.call_later(3600, callback))
+    loop.call_later(3600, int)
+    return holder
+
+
+def a_context_that_was_looked_at(loop):
+    holder = held_in_a_context(loop, lambda callback: loop.call_later(3600, callback))
+    holder.context = holder.handle._context
+    loop.call_later(3600, int)
+    return holder
+
+
+def a_context_of_a_cancelled_timer(loop):
+    holder = held_in_a_context(loop, lambda callback: loop.call_later(3600, callback))
+    holder.handle.cancel()
+    loop.run_until_complete(asyncio.sleep(0.001))
+    return holder
+
+
+def a_context_of_a_callback_that_ran(loop):
+    holder = held_in_a_context(loop, loop.call_soon)
+    loop.run_until_complete(asyncio.sleep(0.001))
+    return holder
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        dropped_timers,
+        a_kept_timer,
+        a_kept_timer_of_a_loop_that_ran,
+        dropped_callbacks,
+        a_sleeping_task,
+        a_context_of_a_dropped_callback,
+        a_context_of_a_kept_timer,
+        a_context_that_was_looked_at,
+        a_context_of_a_cancelled_timer,
+        a_context_of_a_callback_that_ran,
+    ],
+    ids=lambda make: make.__name__,
+)
+def test_a_forgotten_loop_is_collected(kind, make):
+    """What waits in an unclosed loop keeps it alive no longer than the program does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = make_loop(kind)
+        holder = weakref.ref(make(loop))
+        gone = weakref.ref(loop)
+        del loop
+        for _ in range(3):
+            gc.collect()
+        assert holder() is None
+        assert gone() is None
 
 
 def test_watchers_and_signal_handlers(loop, no_gc):

@@ -33,6 +33,42 @@ handle_allocate(PyTypeObject *type)
     return handle;
 }
 
+/* A copy of the current context that only a queued handle holds is unknown to the collector as
+ * well: context_show() makes it known before anybody else, its own dealloc included, sees it. */
+static inline PyObject *
+context_copy_hidden(void)
+{
+    PyObject *context = PyContext_CopyCurrent();
+    if (likely(context != NULL)) {
+        PyObject_GC_UnTrack(context);
+    }
+    return context;
+}
+
+/* What a caller gave as a context may be anything; only ours are ever hidden. */
+static inline bool
+context_is_hidden(PyObject *context)
+{
+    return !PyObject_GC_IsTracked(context) && PyContext_CheckExact(context);
+}
+
+static inline void
+context_show(PyObject *context)
+{
+    if (context_is_hidden(context)) {
+        PyObject_GC_Track(context);
+    }
+}
+
+static inline void
+handle_drop_context(HandleObject *handle)
+{
+    if (handle->context != NULL) {
+        context_show(handle->context);
+        Py_CLEAR(handle->context);
+    }
+}
+
 HandleObject *
 handle_new(LoopObject *loop, PyTypeObject *type, PyObject *callback, PyObject *const *args,
            Py_ssize_t nargs, PyObject *context)
@@ -65,7 +101,7 @@ handle_new(LoopObject *loop, PyTypeObject *type, PyObject *callback, PyObject *c
     }
     handle->nargs = (uint32_t)nargs;
     handle->callback = Py_NewRef(callback);
-    handle->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
+    handle->context = context != NULL ? Py_NewRef(context) : context_copy_hidden();
     if (unlikely(handle->context == NULL)) {
         Py_DECREF(handle);
         return NULL;
@@ -86,6 +122,7 @@ handle_track(HandleObject *handle)
 {
     if (!PyObject_GC_IsTracked((PyObject *)handle)) {
         PyObject_GC_Track(handle);
+        context_show(handle->context);
     }
 }
 
@@ -268,6 +305,7 @@ handle_call_timed(LoopObject *loop, HandleObject *handle)
 int
 handle_run(LoopObject *loop, HandleObject *handle)
 {
+    context_show(handle->context);
     PyObject *entered = context_enter(loop, handle->context);
     if (unlikely(entered == NULL)) {
         return handle_report_failure(loop, handle);
@@ -320,6 +358,7 @@ handle_py_cancelled(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 handle_py_get_context(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
+    context_show(HANDLE(self)->context);
     return Py_NewRef(HANDLE(self)->context);
 }
 
@@ -470,7 +509,15 @@ handle_traverse(PyObject *self, visitproc visit, void *arg)
     HandleObject *handle = HANDLE(self);
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(handle->callback);
-    Py_VISIT(handle->context);
+    if (handle->context != NULL && context_is_hidden(handle->context)) {
+        int result = Py_TYPE(handle->context)->tp_traverse(handle->context, visit, arg);
+        if (result != 0) {
+            return result;
+        }
+    }
+    else {
+        Py_VISIT(handle->context);
+    }
     Py_VISIT(handle->source_traceback);
     for (uint32_t i = 1; i <= handle->nargs; i++) {
         Py_VISIT(handle->args[i]);
@@ -493,7 +540,7 @@ handle_clear(PyObject *self)
 {
     HandleObject *handle = HANDLE(self);
     handle_drop_call(handle);
-    Py_CLEAR(handle->context);
+    handle_drop_context(handle);
     Py_CLEAR(handle->source_traceback);
     return 0;
 }
@@ -510,7 +557,7 @@ handle_dealloc(PyObject *self)
     if (likely(handle->args != NULL)) {
         handle_drop_call(handle);
     }
-    Py_CLEAR(handle->context);
+    handle_drop_context(handle);
     Py_CLEAR(handle->source_traceback);
     Py_CLEAR(handle->kept_repr);
     CoreState *state = state_of_type(type);

@@ -205,6 +205,7 @@ turn_run_ready(LoopObject *loop, size_t left)
     int status = 0;
     for (; left > 0 && ready->count > 0 && status == 0; left--) {
         HandleObject *handle = ready_pop(ready);
+        ready_prefetch(ready);
         if (likely(!(handle->flags & HANDLE_CANCELLED))) {
             status = handle_run(loop, handle);
         }
