@@ -71,6 +71,7 @@
     X(address_family, "socket", "AddressFamily")                                                 \
     X(socket_kind, "socket", "SocketKind")                                                       \
     X(ssl_socket, "uvloop_clone._format", "SSLSocket")                                           \
+    X(socket_kind_member, "uvloop_clone._format", "SOCKET_KIND")                                 \
     X(describe_callback, "uvloop_clone._format", "describe_callback")                            \
     X(describe_handle, "uvloop_clone._format", "describe_handle")                                \
     X(format_handle, "uvloop_clone._format", "format_handle")                                    \

@@ -47,6 +47,73 @@ def test_recv_waits(loop, run, pair):
     run(main())
 
 
+def test_recv_right_after_what_emptied_the_stream(loop, run, pair):
+    """Whatever came in between is received, however the loop finds out."""
+    a, b = pair()
+
+    async def main():
+        for size in (100, 1 << 20):
+            waiting = asyncio.ensure_future(loop.sock_recv(a, size))
+            await asyncio.sleep(0)
+            b.send(b"first")
+            assert await waiting == b"first"
+            b.send(b"second")
+            assert await loop.sock_recv(a, 3) == b"sec"
+            assert await loop.sock_recv(a, size) == b"ond"
+
+    run(main())
+
+
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.parametrize("into", [False, True])
+def test_an_emptied_stream_is_not_asked_again_in_the_same_turn(loop, run, pair, into):
+    a, b = pair()
+
+    def receive(size):
+        return loop.sock_recv_into(a, bytearray(size)) if into else loop.sock_recv(a, size)
+
+    async def turn(size, wait):
+        waiting = asyncio.ensure_future(receive(size))
+        await asyncio.sleep(0)
+        b.send(b"abcd")
+        await waiting
+        b.send(b"more")
+        if wait:
+            await asyncio.sleep(0.001)  # the loop polls: what was known is no longer
+        again = receive(4)
+        try:
+            assert asyncio.isfuture(again.send(None))
+        except StopIteration:
+            return "received"
+        again.close()
+        a.recv(100)
+        return "waits"
+
+    async def main():
+        assert await turn(100, wait=False) == "waits"
+        assert await turn(4, wait=False) == "received"
+        assert await turn(100, wait=True) == "received"
+
+    run(main())
+
+
+@pytest.mark.only("uvloop_clone")
+def test_a_datagram_says_nothing_about_the_next(loop, run, udp):
+    a, b = udp
+
+    async def main():
+        waiting = asyncio.ensure_future(loop.sock_recv(a, 100))
+        await asyncio.sleep(0)
+        b.sendto(b"one", a.getsockname())
+        b.sendto(b"two", a.getsockname())
+        assert await waiting == b"one"
+        with pytest.raises(StopIteration) as caught:
+            loop.sock_recv(a, 100).send(None)
+        assert caught.value.value == b"two"
+
+    run(main())
+
+
 def test_recv_takes_at_most_the_number_asked_for(loop, run, pair):
     a, b = pair()
     b.send(b"abcdef")

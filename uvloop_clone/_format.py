@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import sys
 import traceback
@@ -17,7 +18,17 @@ except ImportError:  # a Python without ssl has no such sockets either
         """Stands for a class that has no instances."""
 
 
-__all__ = ("SSLSocket", "describe_callback", "describe_handle", "format_callback", "format_handle")
+SOCKET_KIND = _socket.socket.type
+"""Tells SOCK_STREAM and its kin of a socket, without the enum that ``sock.type`` makes."""
+
+__all__ = (
+    "SOCKET_KIND",
+    "SSLSocket",
+    "describe_callback",
+    "describe_handle",
+    "format_callback",
+    "format_handle",
+)
 
 
 def format_callback(

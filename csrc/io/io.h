@@ -22,6 +22,10 @@ int watchers_set(LoopObject *loop, int fd, int direction, HandleObject *handle, 
 int watchers_unset(LoopObject *loop, int fd, int direction, PyObject *owner);
 /* A transport takes the descriptor (borrowed pointer), or gives it up with NULL. */
 int watchers_claim(LoopObject *loop, int fd, PyObject *transport);
+/* A read has just emptied the stream that is still polled for `owner`; until the next poll
+ * another one need not be tried. */
+void watchers_set_drained(LoopObject *loop, int fd, PyObject *owner);
+bool watchers_is_drained(LoopObject *loop, int fd, PyObject *owner);
 /* Before the loop waits: stop polling descriptors that nobody waits for any more. */
 void watchers_settle(LoopObject *loop);
 void watchers_close(LoopObject *loop);

@@ -4,6 +4,8 @@
  * a future, and the retry happens in the poll callback: the task is woken when the operation
  * is done, not once per readiness. The object is a coroutine to asyncio (send, throw, close,
  * __await__), so create_task() takes it, and like a coroutine it does nothing until awaited.
+ * A read right after one that emptied a stream, in the same turn, does not ask the kernel again
+ * but waits at once: an echo's next read would find nothing.
  *
  * Operations on plain bytes call the kernel directly; those that deal in addresses go through
  * the socket object, which knows every address family.
@@ -11,12 +13,11 @@
 
 #include "io/io.h"
 #include "io/sendfile.h"
+#include "transports/transports.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
-
-#define SHARED_BUFFER_SIZE (64 * 1024)
 
 typedef struct SockOpObject SockOpObject;
 
@@ -28,6 +29,7 @@ typedef struct {
     sockop_try attempt;
     int direction;
     int arguments; /* beside the socket */
+    bool drains;   /* reads: one that brings less than asked for leaves nothing in a stream */
     bool late;     /* tried when the task goes on: its cancellation loses nothing that came */
     void (*finish)(SockOpObject *op); /* or NULL: called once, however it ends */
 } SockOpKind;
@@ -41,6 +43,7 @@ struct SockOpObject {
     PyObject *sock;
     PyObject *args[3];
     int fd, stage;
+    bool drained;         /* the last try brought less than asked for */
     bool connecting;      /* connect() is on its way: the next try asks for its end */
     Py_buffer view;       /* of sock_sendall's data */
     Py_ssize_t position;  /* bytes sent so far */
@@ -78,9 +81,10 @@ try_recv(SockOpObject *op)
         }
         return NULL;
     }
-    if (size <= SHARED_BUFFER_SIZE) {
-        char buffer[SHARED_BUFFER_SIZE];
+    char *buffer = size <= READ_BUFFER_SIZE ? loop_read_buffer(op->loop) : NULL;
+    if (likely(buffer != NULL)) {
         ssize_t count = recv(op->fd, buffer, (size_t)size, 0);
+        op->drained = count > 0 && count < size;
         return count < 0 ? blocked_or_error() : PyBytes_FromStringAndSize(buffer, count);
     }
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
@@ -92,6 +96,7 @@ try_recv(SockOpObject *op)
         Py_DECREF(bytes);
         return blocked_or_error();
     }
+    op->drained = count > 0 && count < size;
     _PyBytes_Resize(&bytes, count);
     return bytes;
 }
@@ -108,6 +113,7 @@ try_recv_into(SockOpObject *op)
     }
     ssize_t count = recv(op->fd, view.buf, (size_t)view.len, 0);
     int error = errno;
+    op->drained = count > 0 && count < view.len;
     PyBuffer_Release(&view);
     errno = error;
     return count < 0 ? blocked_or_error() : PyLong_FromSsize_t(count);
@@ -235,19 +241,63 @@ finish_sendfile(SockOpObject *op)
     sendfile_leave_position(op->args, op->position);
 }
 
-static const SockOpKind kind_recv = {"sock_recv", try_recv, WATCH_READ, 1, false, NULL};
+static const SockOpKind kind_recv = {
+    .name = "sock_recv",
+    .attempt = try_recv,
+    .direction = WATCH_READ,
+    .arguments = 1,
+    .drains = true,
+};
 static const SockOpKind kind_recv_into = {
-    "sock_recv_into", try_recv_into, WATCH_READ, 1, false, NULL};
-static const SockOpKind kind_recvfrom = {"sock_recvfrom", try_recvfrom, WATCH_READ, 1,
-                                         false,           NULL};
+    .name = "sock_recv_into",
+    .attempt = try_recv_into,
+    .direction = WATCH_READ,
+    .arguments = 1,
+    .drains = true,
+};
+static const SockOpKind kind_recvfrom = {
+    .name = "sock_recvfrom",
+    .attempt = try_recvfrom,
+    .direction = WATCH_READ,
+    .arguments = 1,
+};
 static const SockOpKind kind_recvfrom_into = {
-    "sock_recvfrom_into", try_recvfrom_into, WATCH_READ, 2, false, NULL};
-static const SockOpKind kind_sendall = {"sock_sendall", try_sendall, WATCH_WRITE, 1, false, NULL};
-static const SockOpKind kind_sendto = {"sock_sendto", try_sendto, WATCH_WRITE, 2, false, NULL};
-static const SockOpKind kind_accept = {"sock_accept", try_accept, WATCH_READ, 0, true, NULL};
-static const SockOpKind kind_connect = {"sock_connect", try_connect, WATCH_WRITE, 1, false, NULL};
-static const SockOpKind kind_sendfile = {"sock_sendfile", try_sendfile,   WATCH_WRITE, 3,
-                                         false,           finish_sendfile};
+    .name = "sock_recvfrom_into",
+    .attempt = try_recvfrom_into,
+    .direction = WATCH_READ,
+    .arguments = 2,
+};
+static const SockOpKind kind_sendall = {
+    .name = "sock_sendall",
+    .attempt = try_sendall,
+    .direction = WATCH_WRITE,
+    .arguments = 1,
+};
+static const SockOpKind kind_sendto = {
+    .name = "sock_sendto",
+    .attempt = try_sendto,
+    .direction = WATCH_WRITE,
+    .arguments = 2,
+};
+static const SockOpKind kind_accept = {
+    .name = "sock_accept",
+    .attempt = try_accept,
+    .direction = WATCH_READ,
+    .late = true,
+};
+static const SockOpKind kind_connect = {
+    .name = "sock_connect",
+    .attempt = try_connect,
+    .direction = WATCH_WRITE,
+    .arguments = 1,
+};
+static const SockOpKind kind_sendfile = {
+    .name = "sock_sendfile",
+    .attempt = try_sendfile,
+    .direction = WATCH_WRITE,
+    .arguments = 3,
+    .finish = finish_sendfile,
+};
 
 /* ---- waiting -------------------------------------------------------------------------- */
 
@@ -288,6 +338,23 @@ sockop_finish(SockOpObject *op)
     Py_CLEAR(op->future);
 }
 
+/* In a stream, what a short read leaves behind is nothing; a datagram says nothing about the
+ * next. */
+static bool
+sockop_is_stream(SockOpObject *op)
+{
+    PyObject *member = op->loop->state->socket_kind_member;
+    PyObject *kind =
+        Py_TYPE(member)->tp_descr_get(member, op->sock, (PyObject *)Py_TYPE(op->sock));
+    if (kind == NULL) {
+        PyErr_Clear(); /* not a socket.socket */
+        return false;
+    }
+    bool is_stream = PyLong_AsLong(kind) == SOCK_STREAM;
+    Py_DECREF(kind);
+    return is_stream;
+}
+
 /* The descriptor is ready: try again, and wake the task when that was the end of it. */
 static PyObject *
 sockop_ready(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
@@ -318,6 +385,9 @@ sockop_ready(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
     }
     op->outcome = outcome;
     sockop_stop_waiting(op);
+    if (op->drained && sockop_is_stream(op)) {
+        watchers_set_drained(loop, op->fd, op->sock);
+    }
     return PyObject_CallMethodOneArg(op->future, loop->state->str_set_result, Py_None);
 }
 
@@ -382,7 +452,8 @@ static PySendResult
 sockop_step(SockOpObject *op, PyObject **result)
 {
     if (sockop_check(op) == 0) {
-        *result = op->kind->attempt(op);
+        bool drained = op->kind->drains && watchers_is_drained(op->loop, op->fd, op->sock);
+        *result = drained ? NULL : op->kind->attempt(op);
         if (*result != NULL) {
             sockop_finish(op);
             return PYGEN_RETURN;

@@ -23,6 +23,7 @@ typedef struct Watcher {
     int polled;               /* uv events asked for */
     bool unsettled;           /* is in the list below */
     bool started;             /* libuv has not told the kernel yet */
+    bool drained;             /* in this turn: see watchers_set_drained() */
     PyObject *owner;          /* the socket that it is still polled for, or NULL */
     struct Watcher *next_unsettled;
 } Watcher;
@@ -151,6 +152,7 @@ watchers_settle(LoopObject *loop)
         Watcher *watcher = loop->watchers->unsettled;
         loop->watchers->unsettled = watcher->next_unsettled;
         watcher->unsettled = false;
+        watcher->drained = false;
         watcher_poll_wanted(watcher);
         PyObject *owner = watcher->owner;
         watcher->owner = NULL;
@@ -390,6 +392,31 @@ watchers_unset(LoopObject *loop, int fd, int direction, PyObject *owner)
     handle->loop = NULL;
     Py_DECREF(handle);
     return status < 0 ? -1 : 1;
+}
+
+static inline Watcher *
+watcher_still_polled(LoopObject *loop, int fd, PyObject *owner)
+{
+    WatcherSlot *slot = fd < 0 ? NULL : table_slot(loop, fd);
+    Watcher *watcher = slot != NULL ? slot->watcher : NULL;
+    bool polled = watcher != NULL && watcher->owner == owner && (watcher->polled & UV_READABLE);
+    return polled ? watcher : NULL;
+}
+
+void
+watchers_set_drained(LoopObject *loop, int fd, PyObject *owner)
+{
+    Watcher *watcher = watcher_still_polled(loop, fd, owner);
+    if (watcher != NULL && watcher->unsettled) { /* settling ends it */
+        watcher->drained = true;
+    }
+}
+
+bool
+watchers_is_drained(LoopObject *loop, int fd, PyObject *owner)
+{
+    Watcher *watcher = watcher_still_polled(loop, fd, owner);
+    return watcher != NULL && watcher->drained;
 }
 
 void
