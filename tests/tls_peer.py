@@ -112,8 +112,8 @@ class Peer:
         return self.outgoing.read()
 
     def close_notify(self):
-        """The peer's goodbye, not sent."""
-        with contextlib.suppress(ssl.SSLWantReadError):
+        """The peer's goodbye, not sent; it reads no more where there was something to read."""
+        with contextlib.suppress(ssl.SSLError):
             self.tls.unwrap()
         return self.outgoing.read()
 

@@ -33,20 +33,24 @@ class _Feeder(asyncio.Protocol):
         self._was_reading = transport.is_reading()
         self._was_paused = transport._protocol_paused
         self._room: asyncio.Future[None] | None = loop.create_future() if self._was_paused else None
+        self._lost = False
         transport.pause_reading()
         transport.set_protocol(self)
 
     async def drain(self) -> None:
-        """Wait for room in the write buffer; ConnectionError once the connection is gone."""
-        if self._transport.is_closing():
-            raise ConnectionError("Connection closed by peer")
-        if self._room is not None:
+        """Wait for room in the write buffer; ConnectionError once nothing more can be sent."""
+        while True:
+            if self._transport.is_closing() or getattr(self._transport, "_refuses_writes", False):
+                raise ConnectionError("Connection closed by peer")
+            if self._room is None:
+                return
             await self._room
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         raise RuntimeError("Invalid state: connection should have been established already.")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
         if self._room is not None and not self._room.done():
             # Who sends has not finished: the end is an error to them, whatever the transport says.
             self._room.set_exception(exc or ConnectionError("Connection is closed by peer"))
@@ -66,7 +70,9 @@ class _Feeder(asyncio.Protocol):
         raise RuntimeError("Invalid state: reading should be paused")
 
     def eof_received(self) -> bool | None:
-        raise RuntimeError("Invalid state: reading should be paused")
+        # TLS that somebody closes meanwhile hears of the peer's goodbye, reading or not.
+        keep_open: bool | None = self._protocol.eof_received()
+        return keep_open
 
     def restore(self) -> None:
         """Give the transport back, and tell its protocol what it missed of the flow control."""
@@ -76,6 +82,8 @@ class _Feeder(asyncio.Protocol):
         if self._room is not None:
             self._room.cancel()
         paused = self._transport._protocol_paused
+        if self._lost:
+            return
         if self._was_paused and not paused:
             self._protocol.resume_writing()
         elif paused and not self._was_paused:

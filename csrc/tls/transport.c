@@ -267,6 +267,14 @@ tls_get_protocol_paused(PyObject *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(TLS(self)->flags & TLS_APP_PAUSED);
 }
 
+/* For sendfile(): after the peer's end without a goodbye it does, though it is not closing. */
+static PyObject *
+tls_get_refuses_writes(PyObject *self, void *Py_UNUSED(closure))
+{
+    TLSState state = TLS(self)->state;
+    return PyBool_FromLong(state != TLS_WRAPPED && state != TLS_DO_HANDSHAKE);
+}
+
 static PyObject *
 tls_get_ssl_protocol(PyObject *self, void *Py_UNUSED(closure))
 {
@@ -413,6 +421,7 @@ static PyGetSetDef tls_getset[] = {
     {"_start_tls_compatible", tls_get_true, NULL, NULL, NULL},
     {"_sendfile_compatible", tls_get_sendfile_mode, NULL, NULL, NULL},
     {"_protocol_paused", tls_get_protocol_paused, NULL, NULL, NULL},
+    {"_refuses_writes", tls_get_refuses_writes, NULL, NULL, NULL},
     {"_ssl_protocol", tls_get_ssl_protocol, NULL, NULL, NULL},
     {NULL},
 };

@@ -263,8 +263,12 @@ flush(TLSObject *tls, bool all)
 void
 tls_flush(TLSObject *tls)
 {
-    if (tls->state == TLS_WRAPPED) {
+    /* FLUSHING lasts where the peer's end waits for the user to read on. */
+    if (tls->state == TLS_WRAPPED || tls->state == TLS_FLUSHING) {
         flush(tls, false);
+    }
+    else if (tls->state == TLS_SHUTDOWN) {
+        tls_control_writing(tls); /* the stream may have sent what was too much */
     }
 }
 
