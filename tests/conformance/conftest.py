@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from . import pending, skips
+from . import skips
 from .pool import Pool, PoolError
 
 HERE = pathlib.Path(__file__).parent
@@ -166,8 +166,6 @@ class Item(pytest.Item):
         if _loop(self.config) == OURS:
             if reason := _entry(skips.SKIPS, self.test):
                 self.add_marker(pytest.mark.skip(reason=reason))
-            elif feature := _entry(pending.PENDING, self.test):
-                self.add_marker(pytest.mark.xfail(reason=feature, strict=True))
 
     def runtest(self) -> None:
         result = _pool(self.config).result(self.test)

@@ -11,7 +11,7 @@ import textwrap
 import psutil
 import pytest
 
-from . import conftest, pending, pool, skips
+from . import conftest, pool, skips
 
 START = """
 import sys
@@ -156,5 +156,5 @@ def test_verdict(result, expected):
 
 def test_tables():
     assert len(skips.SKIPS) <= 20
-    for table in (skips.SKIPS, skips.OTHER_LOOPS, pending.PENDING):
+    for table in (skips.SKIPS, skips.OTHER_LOOPS):
         assert all(key.count("::") == 2 and text.strip() for key, text in table.items())
