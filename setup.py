@@ -112,6 +112,8 @@ def arguments():
         compile_args += ["-O0", "-g", "-UNDEBUG", "-DUVLOOP_CLONE_DEBUG"]
     elif not switched_on("UVLOOP_CLONE_SANITIZE"):
         compile_args.append("-O3")
+        if sys.platform == "linux":
+            compile_args.append("-fno-plt")  # calls into libpython and libuv take no detour
     if switched_on("UVLOOP_CLONE_SANITIZE"):
         sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
         if "clang" in Path(compiler()[0]).name:

@@ -222,3 +222,46 @@ def test_the_chain_is_not_starved_by_sockets(loop, run, busy, pair):
         await protocol.lost
 
     run(main())
+
+
+@pytest.mark.parametrize(("pause", "bound"), [(0, 17), (0.0005, 5)], ids=["short", "long"])
+def test_turns_that_a_socket_waits(loop, run, pair, pause, bound):
+    """So many turns pass at most between the arrival of data and its delivery."""
+    a, b = pair()
+    turns = 0
+    waited = []
+
+    class Protocol(asyncio.Protocol):
+        def data_received(self, data):
+            waited.append(turns - sent)
+
+    def spin():
+        nonlocal turns
+        turns += 1
+        if pause:
+            time.sleep(pause)
+        if len(waited) == asked:
+            if asked == 100:
+                done.set_result(None)
+                return
+            ask()
+        loop.call_soon(spin)
+
+    def ask():
+        nonlocal asked, sent
+        asked += 1
+        sent = turns
+        b.send(b"x")
+
+    async def main():
+        transport, _ = await loop.create_connection(Protocol, sock=a)
+        await asyncio.sleep(0.01)
+        loop.call_soon(spin)
+        await asyncio.wait_for(done, 20)
+        transport.abort()
+
+    done = loop.create_future()
+    asked = sent = 0
+    run(main())
+    assert len(waited) == 100
+    assert max(waited) <= bound

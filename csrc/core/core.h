@@ -133,6 +133,7 @@ struct LoopObject {
 
     /* turn.c */
     unsigned turns_without_poll;
+    bool turns_are_short;
     uint64_t last_poll;      /* uv_hrtime */
     int uv_depth;            /* uv_run calls on the C stack */
     PyThreadState *released; /* set while the GIL is let go for the kernel wait */

@@ -19,9 +19,14 @@
 
 /* While callbacks are ready, this many turns and this long may pass without asking the
  * kernel: a chain of sleep(0) pays for one poll in 16 turns, and sockets, timers and signals
- * wait 50 us at most beyond what a single callback takes. */
+ * wait 50 us at most beyond what four turns take. */
 #define MAX_TURNS_WITHOUT_POLL 16
 #define MAX_NS_WITHOUT_POLL 50000
+
+/* Reading the clock costs as much as a small callback. As long as turns take less than this, only
+ * every fourth is timed. */
+#define SHORT_TURN_NS 3000
+#define SHORT_TURNS_PER_LOOK 4
 
 
 static inline bool
@@ -193,8 +198,16 @@ turn_poll_next(LoopObject *loop)
 static inline bool
 turn_should_poll(LoopObject *loop)
 {
-    return ++loop->turns_without_poll >= MAX_TURNS_WITHOUT_POLL
-           || uv_hrtime() - loop->last_poll >= MAX_NS_WITHOUT_POLL || loop->poll_hook != NULL;
+    unsigned turns = ++loop->turns_without_poll;
+    if (turns >= MAX_TURNS_WITHOUT_POLL || unlikely(loop->poll_hook != NULL)) {
+        return true;
+    }
+    if (loop->turns_are_short && turns % SHORT_TURNS_PER_LOOK != 0) {
+        return false;
+    }
+    uint64_t passed = uv_hrtime() - loop->last_poll;
+    loop->turns_are_short = passed < turns * SHORT_TURN_NS;
+    return passed >= MAX_NS_WITHOUT_POLL;
 }
 
 /* Runs the `left` oldest handles; what they schedule waits for the next turn. */
