@@ -85,6 +85,16 @@ compat_weakref_get(PyObject *reference)
 #endif
 }
 
+/* The bytes are about to change: what was computed from them is no longer true. */
+static inline void
+compat_bytes_forget_hash(PyObject *bytes)
+{
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+    ((PyBytesObject *)bytes)->ob_shash = -1;
+#pragma GCC diagnostic pop
+}
+
 /* The types of every module are heap types: their instances own a reference to them. */
 static inline void
 compat_free_instance(PyObject *self)

@@ -12,6 +12,7 @@
  */
 
 #include "io/io.h"
+#include "io/large.h"
 #include "io/sendfile.h"
 #include "transports/transports.h"
 
@@ -71,6 +72,23 @@ blocked_or_error(void)
     return would_block() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
 }
 
+/* In a stream, what a short read leaves behind is nothing; a datagram says nothing about the
+ * next. */
+static bool
+sockop_is_stream(SockOpObject *op)
+{
+    PyObject *member = op->loop->state->socket_kind_member;
+    PyObject *kind =
+        Py_TYPE(member)->tp_descr_get(member, op->sock, (PyObject *)Py_TYPE(op->sock));
+    if (kind == NULL) {
+        PyErr_Clear(); /* not a socket.socket */
+        return false;
+    }
+    bool is_stream = PyLong_AsLong(kind) == SOCK_STREAM;
+    Py_DECREF(kind);
+    return is_stream;
+}
+
 static PyObject *
 try_recv(SockOpObject *op)
 {
@@ -81,11 +99,18 @@ try_recv(SockOpObject *op)
         }
         return NULL;
     }
-    char *buffer = size <= READ_BUFFER_SIZE ? loop_read_buffer(op->loop) : NULL;
+    large_prepare(op->loop);
+    char *buffer = large_buffer(op->loop);
+    if (buffer != NULL && (size <= LARGE_READ_SIZE || sockop_is_stream(op))) {
+        size = size < LARGE_READ_SIZE ? size : LARGE_READ_SIZE;
+    }
+    else {
+        buffer = size <= READ_BUFFER_SIZE ? loop_read_buffer(op->loop) : NULL;
+    }
     if (likely(buffer != NULL)) {
         ssize_t count = recv(op->fd, buffer, (size_t)size, 0);
         op->drained = count > 0 && count < size;
-        return count < 0 ? blocked_or_error() : PyBytes_FromStringAndSize(buffer, count);
+        return count < 0 ? blocked_or_error() : large_take(op->loop, buffer, count);
     }
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
     if (bytes == NULL) {
@@ -336,23 +361,6 @@ sockop_finish(SockOpObject *op)
         PyBuffer_Release(&op->view);
     }
     Py_CLEAR(op->future);
-}
-
-/* In a stream, what a short read leaves behind is nothing; a datagram says nothing about the
- * next. */
-static bool
-sockop_is_stream(SockOpObject *op)
-{
-    PyObject *member = op->loop->state->socket_kind_member;
-    PyObject *kind =
-        Py_TYPE(member)->tp_descr_get(member, op->sock, (PyObject *)Py_TYPE(op->sock));
-    if (kind == NULL) {
-        PyErr_Clear(); /* not a socket.socket */
-        return false;
-    }
-    bool is_stream = PyLong_AsLong(kind) == SOCK_STREAM;
-    Py_DECREF(kind);
-    return is_stream;
 }
 
 /* The descriptor is ready: try again, and wake the task when that was the end of it. */

@@ -1,10 +1,11 @@
 /* A packet's way in: libuv reads into the loop's shared buffer and data_received() gets an
- * exact bytes object; or it reads straight into the buffer that a BufferedProtocol offers.
- * The protocol is called right here, inside uv_run; nothing is queued. What it wrote to this
- * stream is sent before the next packet is looked at.
+ * exact bytes object (a large one is read into directly: io/large.c); or it reads straight into
+ * the buffer that a BufferedProtocol offers. The protocol is called right here, inside uv_run;
+ * nothing is queued. What it wrote to this stream is sent before the next packet is looked at.
  */
 
 #include "transports/stream.h"
+#include "io/large.h"
 
 #define PAGE_SIZE_USUAL 4096
 #define SLOW_OFFSETS 32
@@ -84,7 +85,13 @@ stream_read_where(uv_handle_t *handle, size_t Py_UNUSED(suggested), uv_buf_t *bu
 {
     StreamObject *stream = handle->data;
     if (likely(!(stream->flags & STREAM_BUFFERED))) {
-        shared_buffer(stream->loop, buffer);
+        char *large = stream->sink == NULL ? large_buffer(stream->loop) : NULL;
+        if (large != NULL) {
+            *buffer = uv_buf_init(large, LARGE_READ_SIZE);
+        }
+        else {
+            shared_buffer(stream->loop, buffer);
+        }
         return;
     }
     loop_enter_python(stream->loop);
@@ -117,7 +124,7 @@ stream_received(StreamObject *stream, const char *data, ssize_t count)
 {
     CoreState *state = stream->loop->state;
     PyObject *result = NULL;
-    PyObject *bytes = PyBytes_FromStringAndSize(data, count);
+    PyObject *bytes = large_take(stream->loop, data, count);
     if (likely(bytes != NULL)) {
         int fed = stream->feed == NULL ? 0 : feed_received(stream->feed, bytes);
         if (fed == 0) {
@@ -218,6 +225,7 @@ stream_read_done(uv_stream_t *handle, ssize_t count, const uv_buf_t *buffer)
             stream_read_failed(stream, (int)count);
         }
     }
+    large_prepare(stream->loop);
     Py_DECREF(stream);
 }
 
