@@ -145,7 +145,8 @@ static PyMethodDef loop_methods[] = {
     {"_sock_sendfile", FAST(sockop_py_sendfile), METH_FASTCALL, NULL},
 
     /* io/dns.c */
-    {"_resolve_literal", dns_py_resolve_literal, METH_VARARGS, NULL},
+    {"_resolve_literal", (PyCFunction)(void (*)(void))dns_py_resolve_literal, METH_FASTCALL,
+     NULL},
 
     /* transports/ */
     {"_stream_transport", FAST(stream_py_make), METH_VARARGS | METH_KEYWORDS, NULL},

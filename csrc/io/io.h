@@ -51,6 +51,6 @@ PyObject *sockop_py_sendfile(PyObject *self, PyObject *const *args, Py_ssize_t n
 
 /* ---- dns.c ------------------------------------------------------------------------------ */
 
-PyObject *dns_py_resolve_literal(PyObject *self, PyObject *args);
+PyObject *dns_py_resolve_literal(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 
 #endif
