@@ -53,6 +53,7 @@
     X(asyncio_protocol, "asyncio", "Protocol")                                                   \
     X(asyncio_buffered_protocol, "asyncio", "BufferedProtocol")                                  \
     X(asyncio_future, "asyncio", "Future")                                                       \
+    X(futures_cancelled, "concurrent.futures", "CancelledError")                                 \
     X(asyncio_module, "asyncio", NULL)                                                           \
     X(asyncio_tasks, "asyncio.tasks", NULL)                                                      \
     X(ensure_future, "asyncio", "ensure_future")                                                 \

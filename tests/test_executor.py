@@ -297,3 +297,93 @@ def test_to_thread_from_asyncio_run_style_code(loop, run):
         assert results == [2 * i for i in range(20)]
 
     run(main())
+
+
+def test_one_thread_serves_jobs_one_after_the_other(loop, run):
+    async def main():
+        threads = set()
+        for _ in range(50):
+            threads.add(await loop.run_in_executor(None, threading.get_ident))
+            await asyncio.sleep(0.001)
+        assert len(threads) == 1
+
+    run(main())
+
+
+def test_the_default_executor_is_a_pool_of_its_own_right(loop, run):
+    """Whoever finds it may use it as any ThreadPoolExecutor, beside the loop."""
+
+    async def main():
+        await loop.run_in_executor(None, double, 1)
+        pool = loop._default_executor
+        assert isinstance(pool, concurrent.futures.ThreadPoolExecutor)
+        future = pool.submit(double, 21)
+        jobs = [loop.run_in_executor(None, double, i) for i in range(20)]
+        assert await asyncio.wrap_future(future) == 42
+        assert await asyncio.gather(*jobs) == [2 * i for i in range(20)]
+        assert list(pool.map(double, range(3))) == [0, 2, 4]
+
+    run(main())
+
+
+def test_dropping_the_queue_cancels_what_waits(loop, run):
+    async def main():
+        gate = threading.Event()
+        started = threading.Event()
+        pool_size = min(32, (os.cpu_count() or 1) + 4)
+
+        def block():
+            started.set()
+            gate.wait(10)
+            return "ran"
+
+        jobs = [loop.run_in_executor(None, block) for _ in range(pool_size + 10)]
+        started.wait(10)
+        await asyncio.sleep(0.05)
+        loop._default_executor.shutdown(wait=False, cancel_futures=True)
+        gate.set()
+        outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+        ran = outcomes.count("ran")
+        assert 1 <= ran <= pool_size
+        assert all(isinstance(o, asyncio.CancelledError) for o in outcomes if o != "ran")
+        assert len(outcomes) - ran >= 10
+
+    run(main())
+
+
+def test_an_instrumented_pool_sees_the_jobs(loop, run, monkeypatch):
+    """Tracing tools wrap ThreadPoolExecutor.submit()."""
+    submit = concurrent.futures.ThreadPoolExecutor.submit
+    seen = []
+
+    def traced(self, func, /, *args, **kwargs):
+        seen.append(func)
+        return submit(self, func, *args, **kwargs)
+
+    monkeypatch.setattr(concurrent.futures.ThreadPoolExecutor, "submit", traced)
+
+    async def main():
+        assert await loop.run_in_executor(None, double, 21) == 42
+
+    run(main())
+    assert len(seen) == 1
+
+
+def test_a_job_after_the_pool_was_shut_down_by_hand(loop, run):
+    async def main():
+        await loop.run_in_executor(None, double, 1)
+        loop._default_executor.shutdown()
+        with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+            await loop.run_in_executor(None, double, 1)
+
+    run(main())
+
+
+def test_the_pool_goes_on_after_failures(loop, run):
+    async def main():
+        for _ in range(10):
+            with pytest.raises(ZeroDivisionError):
+                await loop.run_in_executor(None, divmod, 1, 0)
+        assert await loop.run_in_executor(None, double, 2) == 4
+
+    run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
 import socket
 import sys
@@ -10,6 +11,7 @@ import threading
 import warnings
 from asyncio.log import logger
 from collections.abc import Callable
+from concurrent.futures import thread as _thread
 from typing import Any, TypeVar, cast
 
 from . import _core
@@ -21,6 +23,7 @@ _T = TypeVar("_T")
 _AddressInfo = list[tuple[Any, Any, int, str, Any]]
 
 _system_getaddrinfo = socket.getaddrinfo
+_system_submit = concurrent.futures.ThreadPoolExecutor.submit
 
 
 def _settle(future: asyncio.Future[_T], result: _T) -> None:
@@ -31,6 +34,46 @@ def _settle(future: asyncio.Future[_T], result: _T) -> None:
 def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
     if not future.done():
         future.set_exception(error)
+
+
+class _Idle(collections.deque[None]):
+    """How many workers wait: a semaphore that is never waited for, without its Python code."""
+
+    def acquire(self, timeout: float = 0) -> bool:
+        """Take one; False if there is none. pop() and append() are atomic."""
+        try:
+            self.pop()
+        except IndexError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Give one back."""
+        self.append(None)
+
+
+class _DefaultExecutor(concurrent.futures.ThreadPoolExecutor):
+    """The pool that the loop makes for itself: as any other, and it takes the loop's calls as they
+    are, without a future and a work item of their own."""
+
+    def __init__(self) -> None:
+        super().__init__(thread_name_prefix="asyncio")
+        self._idle_semaphore: Any = _Idle()
+
+    def take(self, call: Any) -> bool:
+        """Queue `call`, as submit() does its work item; False: submit() knows better."""
+        inner: Any = self
+        if type(self).submit is not _system_submit:  # somebody's instrumentation
+            return False
+        with inner._shutdown_lock, _global_lock:
+            if inner._shutdown or inner._broken or vars(_thread)["_shutdown"]:
+                return False
+            inner._work_queue.put(call)
+            inner._adjust_thread_count()
+        return True
+
+
+_global_lock: Any = vars(_thread)["_global_shutdown_lock"]
 
 
 class ExecutorMixin(_core.Loop):
@@ -54,13 +97,13 @@ class ExecutorMixin(_core.Loop):
                 raise RuntimeError("Executor shutdown has been called")
             executor = self._default_executor
             if executor is None:
-                executor = concurrent.futures.ThreadPoolExecutor(thread_name_prefix="asyncio")
-                self._default_executor = executor
+                executor = self._default_executor = _DefaultExecutor()
         if isinstance(executor, concurrent.futures.ThreadPoolExecutor):
             call = self._executor_call(func, args)
-            future = call.future
-            executor.submit(call).add_done_callback(call)
-            return future
+            awaited = call.awaited
+            if type(executor) is not _DefaultExecutor or not executor.take(call):
+                executor.submit(call).add_done_callback(call)
+            return awaited
         return asyncio.wrap_future(executor.submit(func, *args), loop=cast(Any, self))
 
     def _executor_failed(self, future: asyncio.Future[Any], error: BaseException) -> None:

@@ -1,7 +1,10 @@
-/* The hand-off between run_in_executor() and a thread pool: one object that is the work
- * (called with nothing, in the worker thread) and the done callback of the pool's future (called
- * with it). The outcome goes straight to the loop's inbox; asyncio's chain of two futures,
- * with a callback on each, is left out. The pool stays the user's, through its public methods.
+/* The hand-off between run_in_executor() and a thread pool. The outcome goes straight to the
+ * loop's inbox; asyncio's chain of two futures, with a callback on each, is left out.
+ *
+ * For a pool of the user, reached through its public methods, one object is the work (called with
+ * nothing, in the worker thread) and the done callback of the pool's future (called with it). The
+ * pool that the loop itself makes (uvloop_clone/_executor.py) queues the same object in place of
+ * a work item: it has a work item's run(), and what of a future the pool uses when it gives up.
  */
 
 #include "core/core.h"
@@ -12,7 +15,7 @@
 typedef struct {
     PyObject_HEAD
     LoopObject *loop;
-    PyObject *future; /* asyncio's, which the caller awaits */
+    PyObject *awaited; /* the asyncio future that the caller awaits */
     PyObject *func;
     PyObject *args;    /* tuple */
     PyObject *outcome; /* result or exception; NULL: func was not called */
@@ -38,7 +41,7 @@ future_is_done(CoreState *state, PyObject *future)
 static PyObject *
 executor_call_run(ExecutorCall *call)
 {
-    int done = future_is_done(call->loop->state, call->future);
+    int done = future_is_done(call->loop->state, call->awaited);
     if (done != 0) {
         return done < 0 ? NULL : Py_NewRef(Py_None);
     }
@@ -59,7 +62,7 @@ static PyObject *
 executor_call_deliver(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
 {
     ExecutorCall *call = EXECUTOR_CALL(owner);
-    int done = future_is_done(loop->state, call->future);
+    int done = future_is_done(loop->state, call->awaited);
     if (done != 0) {
         return done < 0 ? NULL : Py_NewRef(Py_None);
     }
@@ -68,10 +71,22 @@ executor_call_deliver(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg
     PyObject *result =
         call->failed
             ? PyObject_CallMethodObjArgs((PyObject *)loop, loop->state->str__executor_failed,
-                                         call->future, outcome, NULL)
-            : PyObject_CallMethodOneArg(call->future, loop->state->str_set_result, outcome);
+                                         call->awaited, outcome, NULL)
+            : PyObject_CallMethodOneArg(call->awaited, loop->state->str_set_result, outcome);
     Py_DECREF(outcome);
     return result;
+}
+
+/* ---- from one to the other ------------------------------------------------------------ */
+
+static PyObject *
+executor_call_hand_over(ExecutorCall *call)
+{
+    if (!call->loop->closed /* somebody is left to be told */
+        && loop_call_native_threadsafe(call->loop, executor_call_deliver, (PyObject *)call) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 /* ---- the pool's future is done -------------------------------------------------------- */
@@ -92,17 +107,10 @@ executor_call_take_refusal(ExecutorCall *call, PyObject *pool_future)
 static PyObject *
 executor_call_done(ExecutorCall *call, PyObject *pool_future)
 {
-    LoopObject *loop = call->loop;
-    if (loop->closed) {
-        Py_RETURN_NONE; /* nobody is left to be told */
-    }
-    if (call->outcome == NULL) {
+    if (!call->loop->closed && call->outcome == NULL) {
         executor_call_take_refusal(call, pool_future);
     }
-    if (loop_call_native_threadsafe(loop, executor_call_deliver, (PyObject *)call) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return executor_call_hand_over(call);
 }
 
 static PyObject *
@@ -111,6 +119,45 @@ executor_call_call(PyObject *self, PyObject *args, PyObject *Py_UNUSED(kwargs))
     return PyTuple_GET_SIZE(args) == 0
                ? executor_call_run(EXECUTOR_CALL(self))
                : executor_call_done(EXECUTOR_CALL(self), PyTuple_GET_ITEM(args, 0));
+}
+
+/* ---- in place of a work item ---------------------------------------------------------- */
+
+/* run(), or run(context) since 3.14. */
+static PyObject *
+executor_call_py_run(PyObject *self, PyObject *Py_UNUSED(args))
+{
+    ExecutorCall *call = EXECUTOR_CALL(self);
+    PyObject *ran = executor_call_run(call);
+    if (ran == NULL || call->outcome == NULL) {
+        return ran;
+    }
+    Py_DECREF(ran);
+    return executor_call_hand_over(call);
+}
+
+static PyObject *
+executor_call_get_future(PyObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self);
+}
+
+static PyObject *
+executor_call_py_set_exception(PyObject *self, PyObject *error)
+{
+    ExecutorCall *call = EXECUTOR_CALL(self);
+    call->failed = true;
+    Py_XSETREF(call->outcome, Py_NewRef(error));
+    return executor_call_hand_over(call);
+}
+
+static PyObject *
+executor_call_py_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *error = PyObject_CallNoArgs(EXECUTOR_CALL(self)->loop->state->futures_cancelled);
+    PyObject *result = error == NULL ? NULL : executor_call_py_set_exception(self, error);
+    Py_XDECREF(error);
+    return result;
 }
 
 /* ---- Loop._executor_call -------------------------------------------------------------- */
@@ -131,8 +178,8 @@ executor_py_call(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     call->loop = LOOP(Py_NewRef(loop));
     call->func = Py_NewRef(args[0]);
     call->args = Py_NewRef(args[1]);
-    call->future = loop_new_future(loop);
-    if (call->future == NULL) {
+    call->awaited = loop_new_future(loop);
+    if (call->awaited == NULL) {
         Py_CLEAR(call);
     }
     return (PyObject *)call;
@@ -146,7 +193,7 @@ executor_call_traverse(PyObject *self, visitproc visit, void *arg)
     ExecutorCall *call = EXECUTOR_CALL(self);
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(call->loop);
-    Py_VISIT(call->future);
+    Py_VISIT(call->awaited);
     Py_VISIT(call->func);
     Py_VISIT(call->args);
     Py_VISIT(call->outcome);
@@ -157,7 +204,7 @@ static int
 executor_call_clear(PyObject *self)
 {
     ExecutorCall *call = EXECUTOR_CALL(self);
-    Py_CLEAR(call->future);
+    Py_CLEAR(call->awaited);
     Py_CLEAR(call->func);
     Py_CLEAR(call->args);
     Py_CLEAR(call->outcome);
@@ -174,8 +221,23 @@ executor_call_dealloc(PyObject *self)
 }
 
 static PyMemberDef executor_call_members[] = {
-    {"future", T_OBJECT, offsetof(ExecutorCall, future), READONLY,
+    {"awaited", T_OBJECT, offsetof(ExecutorCall, awaited), READONLY,
      PyDoc_STR("The asyncio future of the outcome.")},
+    {NULL},
+};
+
+static PyMethodDef executor_call_methods[] = {
+    {"run", executor_call_py_run, METH_VARARGS,
+     PyDoc_STR("In the worker thread: make the call and hand its outcome over.")},
+    {"set_exception", executor_call_py_set_exception, METH_O,
+     PyDoc_STR("The pool gives up: the outcome is an exception.")},
+    {"cancel", executor_call_py_cancel, METH_NOARGS, PyDoc_STR("The pool drops its queue.")},
+    {NULL},
+};
+
+static PyGetSetDef executor_call_getset[] = {
+    {"future", executor_call_get_future, NULL,
+     PyDoc_STR("What a pool that gives up tells of it: the call itself."), NULL},
     {NULL},
 };
 
@@ -185,6 +247,8 @@ static PyType_Slot executor_call_slots[] = {
     {Py_tp_traverse, executor_call_traverse},
     {Py_tp_clear, executor_call_clear},
     {Py_tp_call, executor_call_call},
+    {Py_tp_methods, executor_call_methods},
+    {Py_tp_getset, executor_call_getset},
     {Py_tp_members, executor_call_members},
     {0, NULL},
 };
