@@ -331,3 +331,58 @@ def test_large_exchange_over_many_connections(loop, run, echo):
         await shut(server)
 
     run(main())
+
+
+def test_a_burst_of_connections_is_accepted(loop, run):
+    """However many come at once, and again after a pause: none waits for another to come."""
+
+    async def main():
+        made = []
+
+        class Protocol(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.append(transport)
+
+        server = await loop.create_server(Protocol, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        clients = []
+        for count in (1, 1, 40, 1, 7):
+            for _ in range(count):
+                client = socket.socket()
+                client.setblocking(False)
+                client.connect_ex(address)
+                clients.append(client)
+            await until(lambda: len(made) == len(clients), limit=30)
+        assert {t.get_extra_info("sockname") for t in made} == {address}
+        peers = {t.get_extra_info("peername") for t in made}
+        assert peers == {client.getsockname() for client in clients}
+        for transport in made:
+            transport.abort()
+        for client in clients:
+            client.close()
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+
+
+def test_the_address_of_a_connection_to_the_wildcard(loop, run):
+    async def main():
+        made = loop.create_future()
+
+        class Protocol(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.set_result(transport)
+
+        server = await loop.create_server(Protocol, "0.0.0.0", 0)
+        port = server.sockets[0].getsockname()[1]
+        with socket.socket() as client:
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+            transport = await made
+            assert transport.get_extra_info("sockname") == ("127.0.0.1", port)
+            transport.abort()
+        server.close()
+        await server.wait_closed()
+
+    run(main())

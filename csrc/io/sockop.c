@@ -231,6 +231,7 @@ try_connect(SockOpObject *op)
         }
         /* On the loopback the handshake is over by now: no need to wait for it. A failure is
          * left to the usual way: asking for it takes it from the socket. */
+        Py_RETURN_NONE;
     }
     int error = 0;
     socklen_t length = sizeof(error);

@@ -20,8 +20,10 @@ typedef struct Listener {
     uv_timer_t retry;
     LoopObject *loop; /* borrowed: the loop closes its listeners */
     int fd, family, backlog, open_handles;
-    PyObject *sock;    /* owned, for reports */
-    PyObject *factory; /* protocol_factory */
+    int limit;                    /* how many connections a wake-up takes at most */
+    struct sockaddr_storage name; /* of every connection, where that is certain; or AF_UNSPEC */
+    PyObject *sock;               /* owned, for reports */
+    PyObject *factory;            /* protocol_factory */
     PyObject *server;
     PyObject *context; /* each connection runs in a copy of it */
     struct Listener *next;
@@ -202,6 +204,7 @@ listener_connected(Listener *listener, int fd, const struct sockaddr_storage *pe
     }
     if (listener->family != AF_UNIX) {
         memcpy(&stream->peername, peer, sizeof(stream->peername));
+        memcpy(&stream->sockname, &listener->name, sizeof(stream->sockname));
     }
     if (stream_open(stream, fd, listener->family) < 0) {
         goto error;
@@ -256,11 +259,15 @@ listener_arrived(uv_poll_t *poll, int Py_UNUSED(status), int Py_UNUSED(events))
 {
     Listener *listener = poll->data;
     loop_enter_python(listener->loop);
-    for (int left = listener->backlog; left > 0 && uv_is_active((uv_handle_t *)poll); left--) {
+    /* The try that finds nothing costs as much as an accept: a wake-up takes about as many as the
+     * last one found, without it, and libuv calls again where some are left. */
+    int limit = listener->limit, taken = 0;
+    while (taken < limit && uv_is_active((uv_handle_t *)poll)) {
         struct sockaddr_storage peer = {0};
         socklen_t length = sizeof(peer);
         int fd = accept_nonblocking(listener->fd, (struct sockaddr *)&peer, &length);
         if (fd >= 0) {
+            taken++;
             if (listener_connected(listener, fd, &peer) < 0) {
                 loop_report_raised(listener->loop,
                                    "Error on transport creation for incoming connection", NULL,
@@ -275,8 +282,31 @@ listener_arrived(uv_poll_t *poll, int Py_UNUSED(status), int Py_UNUSED(events))
         if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM) {
             listener_pause(listener, error);
         }
+        listener->limit = taken > 1 ? taken : 1;
         return;
     }
+    listener->limit = 2 * limit < listener->backlog ? 2 * limit : listener->backlog;
+}
+
+/* Whether every accepted connection has the listener's own address: not with the wildcard, nor
+ * where the kernel diverts connections to others' addresses here. */
+static bool
+listener_is_exact(int fd, const struct sockaddr_storage *name)
+{
+    int transparent = 0;
+    if (name->ss_family != AF_INET
+        || ((const struct sockaddr_in *)name)->sin_addr.s_addr == htonl(INADDR_ANY)) {
+        return false;
+    }
+#ifdef IP_TRANSPARENT
+    socklen_t length = sizeof(transparent);
+    if (getsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &transparent, &length) < 0) {
+        return false;
+    }
+#else
+    (void)fd;
+#endif
+    return !transparent;
 }
 
 static void
@@ -354,7 +384,11 @@ server_py_start_listening(PyObject *self, PyObject *const *args, Py_ssize_t narg
     loop->listeners = listener;
     listener->fd = fd;
     listener->family = name.ss_family;
+    if (listener_is_exact(fd, &name)) {
+        listener->name = name;
+    }
     listener->backlog = backlog > 0 ? (int)backlog : 1;
+    listener->limit = 1;
     listener->sock = Py_NewRef(args[0]);
     listener->factory = Py_NewRef(args[1]);
     listener->server = Py_NewRef(args[2]);

@@ -113,7 +113,9 @@ stream_open_tcp(StreamObject *stream, int fd)
     stream->uv.handle.data = stream;
     Py_INCREF(stream); /* for the open uv handle */
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    getsockname(fd, &stream->sockname.any, &length);
+    if (stream->sockname.any.sa_family == AF_UNSPEC) { /* not told by the caller */
+        getsockname(fd, &stream->sockname.any, &length);
+    }
     if (stream->peername.any.sa_family == AF_UNSPEC) { /* accept() has told already */
         length = sizeof(stream->peername);
         getpeername(fd, &stream->peername.any, &length);
@@ -675,7 +677,9 @@ stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
         || loop_check_closed(loop) < 0) {
         return NULL;
     }
-    int fd = fd_from_object(sock);
+    PyObject *number = PyObject_CallMethodNoArgs(sock, loop->state->str_fileno);
+    int fd = number == NULL ? -1 : fd_from_object(number);
+    Py_XDECREF(number);
     if (fd < 0) {
         return NULL;
     }
@@ -690,6 +694,9 @@ stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     if (extra != Py_None && (stream->extra = PyDict_Copy(extra)) == NULL) {
         goto error;
+    }
+    if (name.ss_family == AF_INET || name.ss_family == AF_INET6) {
+        memcpy(&stream->sockname, &name, sizeof(stream->sockname));
     }
     if (stream_open(stream, fd, name.ss_family) < 0) {
         goto error;
