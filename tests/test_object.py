@@ -5,6 +5,7 @@ import gc
 import inspect
 import re
 import subprocess
+import sys
 import warnings
 import weakref
 
@@ -234,3 +235,40 @@ def test_script_helper_sees_failures(kind):
     assert run_script(kind, "raise SystemExit(3)").returncode == 3
     with pytest.raises(subprocess.TimeoutExpired):
         run_script(kind, "time.sleep(30)", limit=1)
+
+
+LATE = ["Connect", "Datagram", "Pipes", "Process", "Sendfile", "Sockets", "TLS", "Unix"]
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_methods_that_are_imported_later_are_all_there(name):
+    code = f"""
+import importlib, sys
+from uvloop_clone import Loop, loop
+stand_in = vars(loop.{name + "Mixin"})
+late = dict((n, v) for n, v in stand_in.items() if type(v).__name__ == "_Later")
+module = next(iter(late.values()))._module
+assert "uvloop_clone." + module not in sys.modules
+for n in late:
+    getattr(Loop, n)
+real = vars(getattr(sys.modules["uvloop_clone." + module], "{name}Mixin"))
+assert set(late) == set(n for n in real if not n.startswith("__")), set(late) ^ set(real)
+for n in late:
+    assert stand_in[n] is real[n]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_start_up_imports_little():
+    code = """
+import asyncio, sys
+before = set(sys.modules)
+import uvloop_clone
+loop = uvloop_clone.new_event_loop()
+loop.run_until_complete(asyncio.sleep(0.001))
+loop.close()
+new = set(n for n in set(sys.modules) - before if not n.startswith("uvloop_clone._c"))
+assert len(new) <= 10, sorted(new)
+assert not any(n.startswith("concurrent.futures.thread") for n in new)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import concurrent.futures
 import socket
 import sys
@@ -11,7 +10,6 @@ import threading
 import warnings
 from asyncio.log import logger
 from collections.abc import Callable
-from concurrent.futures import thread as _thread
 from typing import Any, TypeVar, cast
 
 from . import _core
@@ -23,7 +21,6 @@ _T = TypeVar("_T")
 _AddressInfo = list[tuple[Any, Any, int, str, Any]]
 
 _system_getaddrinfo = socket.getaddrinfo
-_system_submit = concurrent.futures.ThreadPoolExecutor.submit
 
 
 def _settle(future: asyncio.Future[_T], result: _T) -> None:
@@ -36,50 +33,11 @@ def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
         future.set_exception(error)
 
 
-class _Idle(collections.deque[None]):
-    """How many workers wait: a semaphore that is never waited for, without its Python code."""
-
-    def acquire(self, timeout: float = 0) -> bool:
-        """Take one; False if there is none. pop() and append() are atomic."""
-        try:
-            self.pop()
-        except IndexError:
-            return False
-        return True
-
-    def release(self) -> None:
-        """Give one back."""
-        self.append(None)
-
-
-class _DefaultExecutor(concurrent.futures.ThreadPoolExecutor):
-    """The pool that the loop makes for itself: as any other, and it takes the loop's calls as they
-    are, without a future and a work item of their own."""
-
-    def __init__(self) -> None:
-        super().__init__(thread_name_prefix="asyncio")
-        self._idle_semaphore: Any = _Idle()
-
-    def take(self, call: Any) -> bool:
-        """Queue `call`, as submit() does its work item; False: submit() knows better."""
-        inner: Any = self
-        if type(self).submit is not _system_submit:  # somebody's instrumentation
-            return False
-        with inner._shutdown_lock, _global_lock:
-            if inner._shutdown or inner._broken or vars(_thread)["_shutdown"]:
-                return False
-            inner._work_queue.put(call)
-            inner._adjust_thread_count()
-        return True
-
-
-_global_lock: Any = vars(_thread)["_global_shutdown_lock"]
-
-
 class ExecutorMixin(_core.Loop):
     """The default executor, and getaddrinfo and getnameinfo on it."""
 
     _default_executor: concurrent.futures.Executor | None = None
+    _own_executor: Any = None  # that one, if the loop has made it
     _executor_shutdown_called = False
 
     def run_in_executor(
@@ -97,11 +55,13 @@ class ExecutorMixin(_core.Loop):
                 raise RuntimeError("Executor shutdown has been called")
             executor = self._default_executor
             if executor is None:
-                executor = self._default_executor = _DefaultExecutor()
+                from ._pool import DefaultExecutor  # not every program needs threads
+
+                executor = self._default_executor = self._own_executor = DefaultExecutor()
         if isinstance(executor, concurrent.futures.ThreadPoolExecutor):
             call = self._executor_call(func, args)
             awaited = call.awaited
-            if type(executor) is not _DefaultExecutor or not executor.take(call):
+            if executor is not self._own_executor or not executor.take(call):
                 executor.submit(call).add_done_callback(call)
             return awaited
         return asyncio.wrap_future(executor.submit(func, *args), loop=cast(Any, self))
@@ -180,7 +140,7 @@ class ExecutorMixin(_core.Loop):
         self._executor_shutdown_called = True
         executor = self._default_executor
         if executor is not None:
-            self._default_executor = None
+            self._default_executor = self._own_executor = None
             executor.shutdown(wait=False)
 
     async def getaddrinfo(

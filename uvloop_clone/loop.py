@@ -1,20 +1,74 @@
 """The public loop class: the C core and the mixins that add what awaits several things."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from . import _core
 from ._clock import ClockMixin
-from ._connect import ConnectMixin
-from ._datagram import DatagramMixin
 from ._executor import ExecutorMixin
-from ._pipes import PipesMixin
-from ._process import ProcessMixin
 from ._reports import ReportsMixin
-from ._sendfile import SendfileMixin
 from ._signals import SignalsMixin
-from ._sockets import SocketsMixin
-from ._tls import TLSMixin
-from ._unix import UnixMixin
+
+if TYPE_CHECKING:
+    from ._connect import ConnectMixin
+    from ._datagram import DatagramMixin
+    from ._pipes import PipesMixin
+    from ._process import ProcessMixin
+    from ._sendfile import SendfileMixin
+    from ._sockets import SocketsMixin
+    from ._tls import TLSMixin
+    from ._unix import UnixMixin
+else:
+    from ._later import later
+
+    ConnectMixin = later(
+        "_connect",
+        "ConnectMixin",
+        "create_connection",
+        "connect_accepted_socket",
+        "create_server",
+        "_resolve",
+        "_connect_one",
+        "_connect_any",
+        "_open_stream",
+        "_resolve_bind",
+        "_bind_all",
+    )
+    DatagramMixin = later(
+        "_datagram",
+        "DatagramMixin",
+        "create_datagram_endpoint",
+        "_check_reuse_address",
+        "_datagram_candidates",
+        "_resolve_datagram",
+        "_open_datagram_socket",
+    )
+    PipesMixin = later(
+        "_pipes", "PipesMixin", "connect_read_pipe", "connect_write_pipe", "_pipe_connected"
+    )
+    ProcessMixin = later(
+        "_process",
+        "ProcessMixin",
+        "subprocess_exec",
+        "subprocess_shell",
+        "_subprocess",
+        "_child_exited",
+    )
+    SendfileMixin = later(
+        "_sendfile",
+        "SendfileMixin",
+        "sock_sendfile",
+        "sendfile",
+        "_sock_sendfile_native",
+        "_sock_sendfile_fallback",
+        "_sendfile_native",
+        "_sendfile_fallback",
+    )
+    SocketsMixin = later("_sockets", "SocketsMixin", "sock_connect", "_sock_is_refused")
+    TLSMixin = later(
+        "_tls", "TLSMixin", "start_tls", "_tls_protocol", "_tls_transport", "_hand_over_unread"
+    )
+    UnixMixin = later("_unix", "UnixMixin", "create_unix_connection", "create_unix_server")
 
 __all__ = ("Loop", "new_event_loop")
 

@@ -1,0 +1,50 @@
+"""The thread pool that a loop makes for itself."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+from concurrent.futures import thread as _thread
+from typing import Any
+
+__all__ = ("DefaultExecutor",)
+
+_system_submit = concurrent.futures.ThreadPoolExecutor.submit
+_global_lock: Any = vars(_thread)["_global_shutdown_lock"]
+
+
+class _Idle(collections.deque[None]):
+    """How many workers wait: a semaphore that is never waited for, without its Python code."""
+
+    def acquire(self, timeout: float = 0) -> bool:
+        """Take one; False if there is none. pop() and append() are atomic."""
+        try:
+            self.pop()
+        except IndexError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Give one back."""
+        self.append(None)
+
+
+class DefaultExecutor(concurrent.futures.ThreadPoolExecutor):
+    """A pool as any other, which also takes the loop's calls as they are (C: core/executor.c),
+    without a future and a work item of their own."""
+
+    def __init__(self) -> None:
+        super().__init__(thread_name_prefix="asyncio")
+        self._idle_semaphore: Any = _Idle()
+
+    def take(self, call: Any) -> bool:
+        """Queue `call`, as submit() does its work item; False: submit() knows better."""
+        inner: Any = self
+        if type(self).submit is not _system_submit:  # somebody's instrumentation
+            return False
+        with inner._shutdown_lock, _global_lock:
+            if inner._shutdown or inner._broken or vars(_thread)["_shutdown"]:
+                return False
+            inner._work_queue.put(call)
+            inner._adjust_thread_count()
+        return True
