@@ -286,7 +286,6 @@ def test_create_future_replaced_on_the_instance(loop, run):
     assert calls == [1]
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 15), reason="3.15 keeps the lost task in all_tasks()")
 def test_a_task_that_is_lost_while_pending_is_reported(loop, turns, errors):
     async def forever():
         await loop.create_future()
@@ -296,6 +295,8 @@ def test_a_task_that_is_lost_while_pending_is_reported(loop, turns, errors):
     del task
     gc.collect()
     assert errors.messages == ["Task was destroyed but it is pending!"]
+    errors.clear()  # the report holds the task, which later Pythons then show in all_tasks()
+    gc.collect()
 
 
 def test_an_exception_never_retrieved_is_reported(loop, turns, errors):
