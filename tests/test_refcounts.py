@@ -12,7 +12,11 @@ import socket
 import sys
 
 import pytest
+import serving
+import test_tls_leaks
 from support import make_loop, tcp_pair
+
+from uvloop_clone import _tls
 
 pytestmark = [
     pytest.mark.leaks,
@@ -284,6 +288,64 @@ async def streams():
     await server.wait_closed()
 
 
+async def on_tls_server(work, *, portable=False):
+    """One of test_tls_leaks' connections."""
+    pytest.importorskip("trustme")
+    loop = asyncio.get_running_loop()
+    chosen = _tls.engine.choose(loop)
+    if portable:
+        _tls.engine.choose(loop, "portable")
+    try:
+        server = await loop.create_server(
+            serving.Echo, "127.0.0.1", 0, ssl=test_tls_leaks.contexts()["server"]
+        )
+        await work(serving.port_of(server))
+        await asyncio.sleep(0.001)
+        server.close()
+        await asyncio.wait_for(server.wait_closed(), 10)
+    finally:
+        if portable:
+            _tls.engine.choose(loop, chosen)
+
+
+async def tls():
+    await on_tls_server(test_tls_leaks.one_talk)
+
+
+async def tls_portable():
+    await on_tls_server(test_tls_leaks.one_talk, portable=True)
+
+
+async def tls_aborted():
+    await on_tls_server(test_tls_leaks.one_abort)
+
+
+async def tls_refused():
+    await on_tls_server(test_tls_leaks.one_refused_certificate)
+
+
+async def tls_ended():
+    await on_tls_server(test_tls_leaks.one_end_without_a_goodbye)
+
+
+async def tls_upgraded():
+    await on_tls_server(test_tls_leaks.one_upgrade)
+
+
+async def sendfile():
+    loop = asyncio.get_running_loop()
+    a, b = tcp_pair()
+    transport, _ = await loop.create_connection(lambda: Client(1), sock=a)
+    with b, open(__file__, "rb") as file:
+        assert await loop.sendfile(transport, file, 10, 1000) == 1000
+        assert len(await loop.sock_recv(b, 2000)) == 1000
+        assert await loop.sock_sendfile(b, file, 0, 100) == 100
+        transport.abort()
+        with pytest.raises(RuntimeError):
+            await loop.sendfile(transport, file)
+    await asyncio.sleep(0.001)
+
+
 async def aborted():
     loop = asyncio.get_running_loop()
     a, b = tcp_pair()
@@ -350,6 +412,13 @@ WORKLOADS = [
     tcp_buffered,
     unix,
     streams,
+    tls,
+    tls_portable,
+    tls_aborted,
+    tls_refused,
+    tls_ended,
+    tls_upgraded,
+    sendfile,
     aborted,
     datagrams,
     pipes,

@@ -9,6 +9,8 @@ import sys
 import pytest
 from support import attach, open_fds, read_exactly, read_to_end, until
 
+pytestmark = pytest.mark.core
+
 DATA = bytes(range(256)) * (1 << 16)  # 16 MiB: more than the kernel holds on both sides together
 SMALL = b"0123456789" * 100
 

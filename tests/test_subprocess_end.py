@@ -14,6 +14,8 @@ import warnings
 import pytest
 from support import in_thread, make_loop, open_fds, run_script, until
 
+pytestmark = pytest.mark.core
+
 PIPE = asyncio.subprocess.PIPE
 PIDFD = hasattr(os, "pidfd_open")
 

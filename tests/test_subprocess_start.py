@@ -10,6 +10,8 @@ import sys
 import pytest
 from support import open_fds
 
+pytestmark = pytest.mark.core
+
 PIPE = asyncio.subprocess.PIPE
 
 

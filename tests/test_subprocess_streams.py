@@ -7,6 +7,8 @@ import sys
 import pytest
 from support import open_fds, until
 
+pytestmark = pytest.mark.core
+
 PIPE = asyncio.subprocess.PIPE
 DEVNULL = asyncio.subprocess.DEVNULL
 STDOUT = asyncio.subprocess.STDOUT
