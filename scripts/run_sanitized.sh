@@ -18,5 +18,5 @@ PYTEST_PREFIX+=" UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1"
 export PYTEST_PREFIX
 python=$1 venv=$2
 shift 2
-exec "$(dirname "$0")/run_installed.sh" "$python" "$venv" -m core --loop uvloop_clone \
+exec "$(dirname "$0")/run_installed.sh" "$python" "$venv" -m "core and not leaks" --loop uvloop_clone \
     --timeout 300 -n 3 "$@"

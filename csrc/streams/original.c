@@ -127,7 +127,9 @@ original_call(PyTypeObject *type, const char *method, PyObject *self, PyObject *
     if (function == NULL) {
         return NULL;
     }
-    memcpy(stack + 1, args, (size_t)nargs * sizeof(PyObject *));
+    for (Py_ssize_t i = 0; i < nargs; i++) { /* none: memcpy() must not have NULL */
+        stack[i + 1] = args[i];
+    }
     PyObject *result = PyObject_Vectorcall(function, stack, (size_t)nargs + 1, NULL);
     Py_DECREF(function);
     return result;
