@@ -181,6 +181,7 @@ struct LoopObject {
     int origin_depth; /* coroutine origin tracking to restore; -1: untouched */
     bool opened, wakeup_opened, closed, stopping, debug, nested_allowed, time_patched;
     PyObject *task_factory; /* or NULL */
+    PyObject *loop_keyword; /* tasks.c; a cycle, until the loop is closed */
     double slow_callback_duration;
     PyObject *weakrefs;
 };

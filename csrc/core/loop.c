@@ -249,6 +249,7 @@ loop_py_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     loop->closed = true;
     loop_drop_queues(loop);
     PyDict_Clear(loop->signal_handlers);
+    Py_CLEAR(loop->loop_keyword);
     loop_close_uv(loop);
     Py_RETURN_NONE;
 }
@@ -284,6 +285,7 @@ loop_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(loop->module);
     Py_VISIT(loop->signal_handlers);
     Py_VISIT(loop->task_factory);
+    Py_VISIT(loop->loop_keyword);
     Py_VISIT(loop->poll_hook);
     Py_VISIT(loop->parked);
     Py_VISIT(loop->guests);
@@ -308,6 +310,7 @@ loop_clear(PyObject *self)
 {
     LoopObject *loop = LOOP(self);
     Py_CLEAR(loop->task_factory);
+    Py_CLEAR(loop->loop_keyword);
     Py_CLEAR(loop->poll_hook);
     if (loop->signal_handlers != NULL) {
         PyDict_Clear(loop->signal_handlers);
@@ -332,6 +335,7 @@ loop_dealloc(PyObject *self)
         loop_close_uv(loop);
     }
     Py_CLEAR(loop->task_factory);
+    Py_CLEAR(loop->loop_keyword);
     Py_CLEAR(loop->poll_hook);
     Py_CLEAR(loop->signal_handlers);
     Py_CLEAR(loop->parked);

@@ -5,13 +5,30 @@
 #include "core/tasks.h"
 
 
+/* {'loop': loop}, borrowed: Future and Task take no vectorcall, and a dict made for each of them
+ * would cost as much as all else that the loop does for it. Neither changes the dict. */
+static PyObject *
+loop_keyword(LoopObject *loop)
+{
+    if (unlikely(loop->loop_keyword == NULL)) {
+        PyObject *keyword = PyDict_New();
+        if (keyword == NULL
+            || PyDict_SetItem(keyword, loop->state->str_loop, (PyObject *)loop) < 0) {
+            Py_XDECREF(keyword);
+            return NULL;
+        }
+        loop->loop_keyword = keyword;
+    }
+    return loop->loop_keyword;
+}
+
 PyObject *
 loop_new_future(LoopObject *loop)
 {
     CoreState *state = loop->state;
-    PyObject *args[] = {NULL, (PyObject *)loop};
-    return PyObject_Vectorcall(state->asyncio_future, args + 1,
-                               0 | PY_VECTORCALL_ARGUMENTS_OFFSET, state->kwnames_loop);
+    PyObject *keyword = loop_keyword(loop);
+    return keyword == NULL ? NULL
+                           : PyObject_Call(state->asyncio_future, state->empty_tuple, keyword);
 }
 
 PyObject *
