@@ -4,8 +4,6 @@
 
 #include "streams/feed.h"
 
-#include <string.h>
-
 
 static const struct {
     int which;
@@ -122,15 +120,17 @@ PyObject *
 original_call(PyTypeObject *type, const char *method, PyObject *self, PyObject *const *args,
               Py_ssize_t nargs)
 {
-    PyObject *stack[4] = {self};
     PyObject *function = PyObject_GetAttrString((PyObject *)type, method);
-    if (function == NULL) {
-        return NULL;
+    PyObject *all = function == NULL ? NULL : PyTuple_New(nargs + 1);
+    PyObject *result = NULL;
+    if (all != NULL) {
+        PyTuple_SET_ITEM(all, 0, Py_NewRef(self));
+        for (Py_ssize_t i = 0; i < nargs; i++) {
+            PyTuple_SET_ITEM(all, i + 1, Py_NewRef(args[i]));
+        }
+        result = PyObject_Call(function, all, NULL);
+        Py_DECREF(all);
     }
-    for (Py_ssize_t i = 0; i < nargs; i++) { /* none: memcpy() must not have NULL */
-        stack[i + 1] = args[i];
-    }
-    PyObject *result = PyObject_Vectorcall(function, stack, (size_t)nargs + 1, NULL);
-    Py_DECREF(function);
+    Py_XDECREF(function);
     return result;
 }
