@@ -297,6 +297,7 @@ def test_nothing_grows_over_many_connections(loop, run, choose, name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(660)
 def test_the_portable_engine_passes_the_other_tests():
     """All other tests of TLS once more, with the direct engine forbidden."""
     folder = Path(__file__).parent

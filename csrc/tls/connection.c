@@ -295,7 +295,11 @@ static void
 do_handshake(TLSObject *tls)
 {
     CoreState *state = tls->loop->state;
-    switch (engine_call(&tls->engine, state->str_do_handshake)) {
+    int result = engine_call(&tls->engine, state->str_do_handshake);
+    if (unlikely(tls->state != TLS_DO_HANDSHAKE && result != TLS_FAILED)) {
+        return; /* lost meanwhile, in a loop that an sni_callback ran */
+    }
+    switch (result) {
     case TLS_END:
         handshake_done(tls);
         break;
