@@ -164,6 +164,9 @@
     X(_get_running_loop)                                                                         \
     X(_is_debug_mode)                                                                            \
     X(_leave_task)                                                                               \
+    X(_py_current_task)                                                                          \
+    X(_py_enter_task)                                                                            \
+    X(_py_leave_task)                                                                            \
     X(_set_running_loop)                                                                         \
     X(current_task)                                                                              \
     X(abort)                                                                                     \

@@ -10,15 +10,19 @@ import threading
 import warnings
 from asyncio.log import logger
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
 from . import _core
 from ._signatures import since
 
+TYPE_CHECKING = False  # asyncio does without typing on 3.15, and so do we
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
+    _AddressInfo = list[tuple[Any, Any, int, str, Any]]
+
 __all__ = ("ExecutorMixin",)
 
-_T = TypeVar("_T")
-_AddressInfo = list[tuple[Any, Any, int, str, Any]]
 
 _system_getaddrinfo = socket.getaddrinfo
 
@@ -64,7 +68,8 @@ class ExecutorMixin(_core.Loop):
             if executor is not self._own_executor or not executor.take(call):
                 executor.submit(call).add_done_callback(call)
             return awaited
-        return asyncio.wrap_future(executor.submit(func, *args), loop=cast(Any, self))
+        loop: Any = self
+        return asyncio.wrap_future(executor.submit(func, *args), loop=loop)
 
     def _executor_failed(self, future: asyncio.Future[Any], error: BaseException) -> None:
         """Called by the core: the call raised, or the pool refused it, with `error`."""

@@ -8,7 +8,6 @@ import sys
 import traceback
 from asyncio import format_helpers
 from collections.abc import Callable
-from typing import Any
 
 try:
     from ssl import SSLSocket
@@ -20,6 +19,10 @@ except ImportError:  # a Python without ssl has no such sockets either
 
 SOCKET_KIND = _socket.socket.type
 """Tells SOCK_STREAM and its kin of a socket, without the enum that ``sock.type`` makes."""
+
+TYPE_CHECKING = False  # asyncio does without typing on 3.15, and so do we
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = (
     "SOCKET_KIND",

@@ -7,9 +7,12 @@ serves them would take longer than all the rest of our start.
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 from . import _core
+
+TYPE_CHECKING = False  # asyncio does without typing on 3.15, and so do we
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ("later",)
 

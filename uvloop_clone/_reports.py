@@ -9,15 +9,19 @@ import warnings
 import weakref
 from asyncio import base_events
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
 
 from . import _core
 
+TYPE_CHECKING = False  # asyncio does without typing on 3.15, and so do we
+if TYPE_CHECKING:
+    from typing import Any
+
+    _Context = dict[str, Any]
+    _Handler = Callable[[Any, _Context], object]
+    _AsyncGenerator = AsyncGenerator[Any, Any]
+
 __all__ = ("ReportsMixin",)
 
-_Context = dict[str, Any]
-_Handler = Callable[[Any, _Context], object]
-_AsyncGenerator = AsyncGenerator[Any, Any]
 
 # Since 3.12 a handler runs in the context of the task or handle that failed.
 _RUNS_IN_SCOPE = sys.version_info >= (3, 12)

@@ -7,9 +7,12 @@ import errno
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from . import _core
+
+TYPE_CHECKING = False  # asyncio does without typing on 3.15, and so do we
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ("SignalsMixin",)
 

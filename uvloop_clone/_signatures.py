@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+TYPE_CHECKING = False  # asyncio does without typing on 3.15, and so do we
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def since(**parameters: tuple[int, int]) -> Callable[[_Function], _Function]:

@@ -1,7 +1,6 @@
 """The public loop class: the C core and the mixins that add what awaits several things."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from . import _core
 from ._clock import ClockMixin
@@ -9,6 +8,7 @@ from ._executor import ExecutorMixin
 from ._reports import ReportsMixin
 from ._signals import SignalsMixin
 
+TYPE_CHECKING = False  # asyncio does without typing on 3.15, and so do we
 if TYPE_CHECKING:
     from ._connect import ConnectMixin
     from ._datagram import DatagramMixin

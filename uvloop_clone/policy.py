@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
 
 from .loop import Loop, new_event_loop
 
 __all__ = ("EventLoopPolicy", "install")
 
 # From 3.14 on the policy's names are private, and the public ones warn.
+TYPE_CHECKING = False  # asyncio does without typing on 3.15, and so do we
 if TYPE_CHECKING:
+    from typing import Any
+
     _Base = asyncio.DefaultEventLoopPolicy
 elif sys.version_info >= (3, 14):
     from asyncio.unix_events import _DefaultEventLoopPolicy as _Base

@@ -8,13 +8,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
 
 from .loop import new_event_loop
 
-__all__ = ("run",)
+TYPE_CHECKING = False  # asyncio does without typing on 3.15, and so do we
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
 
-_T = TypeVar("_T")
+    _T = TypeVar("_T")
+
+__all__ = ("run",)
 
 
 def run(

@@ -69,6 +69,9 @@ PyObject_GetOptionalAttr(PyObject *obj, PyObject *name, PyObject **result)
 
 #endif
 
+/* Whether tasks of asyncio's Python class are current in its Python functions alone. */
+#define COMPAT_PYTHON_TASKS_APART (PY_VERSION_HEX >= 0x030E0000)
+
 /* A new reference to what the weak reference leads to; NULL without an exception: it is gone. */
 static inline PyObject *
 compat_weakref_get(PyObject *reference)

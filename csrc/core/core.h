@@ -219,9 +219,16 @@ PyObject *signals_py_get_handles(PyObject *self, PyObject *ignored);
 
 /* tasks.c */
 PyObject *loop_new_future(LoopObject *loop);
-/* The current task steps aside for a nested run; returns it (or None), NULL on error. */
-PyObject *tasks_leave_current(LoopObject *loop);
-int tasks_enter_again(LoopObject *loop, PyObject *task);
+
+/* A task that stepped aside for a nested run. */
+typedef struct {
+    PyObject *task; /* owned; NULL: there was none */
+    bool python;    /* it is current in asyncio's Python functions, not in its C ones */
+} LeftTask;
+
+int tasks_leave_current(LoopObject *loop, LeftTask *left);
+/* Gives up the reference. */
+int tasks_enter_again(LoopObject *loop, LeftTask *left);
 
 /* ---- the turn (turn.c) ---------------------------------------------------------------- */
 

@@ -349,7 +349,7 @@ loop_dealloc(PyObject *self)
 /* What a run changes around itself and puts back: one on the C stack per (nested) run. */
 typedef struct {
     PyObject *outer_loop;  /* asyncio's running-loop marker before, or None */
-    PyObject *outer_task;  /* the current task of a nested run, or NULL */
+    LeftTask outer_task;   /* the task that was current when a nested run began */
     PyObject *outer_hooks; /* sys.get_asyncgen_hooks() before */
     PyObject *old_wakeup;  /* see signals_enter() */
     unsigned long outer_thread;
@@ -461,11 +461,8 @@ loop_run_leave(LoopObject *loop, LoopRun *run)
         discard(loop_mark_as_running(state, run->outer_loop), (PyObject *)loop);
         Py_DECREF(run->outer_loop);
     }
-    if (run->outer_task != NULL) {
-        if (tasks_enter_again(loop, run->outer_task) < 0) {
-            PyErr_WriteUnraisable((PyObject *)loop);
-        }
-        Py_DECREF(run->outer_task);
+    if (tasks_enter_again(loop, &run->outer_task) < 0) {
+        PyErr_WriteUnraisable((PyObject *)loop);
     }
     if (run->outer_hooks != NULL) {
         discard(PyObject_Call(state->set_asyncgen_hooks, run->outer_hooks, NULL),
@@ -488,7 +485,7 @@ loop_run_enter(LoopObject *loop, LoopRun *run)
     *run = (LoopRun){.outer_thread = loop->thread_id};
     loop->thread_id = PyThread_get_thread_ident();
     loop->run_depth++;
-    if (loop->run_depth > 1 && (run->outer_task = tasks_leave_current(loop)) == NULL) {
+    if (loop->run_depth > 1 && tasks_leave_current(loop, &run->outer_task) < 0) {
         goto error;
     }
     if (loop_install_asyncgen_hooks(loop, &run->outer_hooks) < 0

@@ -233,34 +233,54 @@ tasks_py_get_factory(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- nested runs ---------------------------------------------------------------------- */
 
-PyObject *
-tasks_leave_current(LoopObject *loop)
+/* Tasks of asyncio's Python class (nest_asyncio sets it) are current in its Python functions
+ * alone from 3.14 on; `left->python` says that it was such a task. */
+static int
+leave_current(LoopObject *loop, LeftTask *left, PyObject *current_task, PyObject *leave_task)
 {
-    CoreState *state = loop->state;
-    PyObject *task = PyObject_CallMethodOneArg(state->asyncio_tasks, state->str_current_task,
-                                               (PyObject *)loop);
+    PyObject *tasks = loop->state->asyncio_tasks;
+    PyObject *task = PyObject_CallMethodOneArg(tasks, current_task, (PyObject *)loop);
     if (task == NULL || task == Py_None) {
-        return task;
+        Py_XDECREF(task);
+        return task == NULL ? -1 : 0;
     }
-    PyObject *result = PyObject_CallMethodObjArgs(state->asyncio_tasks, state->str__leave_task,
-                                                  loop, task, NULL);
+    PyObject *result = PyObject_CallMethodObjArgs(tasks, leave_task, loop, task, NULL);
     if (result == NULL) {
         Py_DECREF(task);
-        return NULL;
+        return -1;
     }
     Py_DECREF(result);
-    return task;
+    left->task = task;
+    return 0;
 }
 
 int
-tasks_enter_again(LoopObject *loop, PyObject *task)
+tasks_leave_current(LoopObject *loop, LeftTask *left)
 {
     CoreState *state = loop->state;
-    if (task == Py_None) {
+    *left = (LeftTask){NULL};
+    int status = leave_current(loop, left, state->str_current_task, state->str__leave_task);
+#if COMPAT_PYTHON_TASKS_APART
+    if (status == 0 && left->task == NULL) {
+        left->python = true;
+        status =
+            leave_current(loop, left, state->str__py_current_task, state->str__py_leave_task);
+    }
+#endif
+    return status;
+}
+
+int
+tasks_enter_again(LoopObject *loop, LeftTask *left)
+{
+    CoreState *state = loop->state;
+    if (left->task == NULL) {
         return 0;
     }
-    PyObject *result = PyObject_CallMethodObjArgs(state->asyncio_tasks, state->str__enter_task,
-                                                  loop, task, NULL);
+    PyObject *result = PyObject_CallMethodObjArgs(
+        state->asyncio_tasks, left->python ? state->str__py_enter_task : state->str__enter_task,
+        loop, left->task, NULL);
+    Py_CLEAR(left->task);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
