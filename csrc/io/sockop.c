@@ -12,6 +12,7 @@
  */
 
 #include "io/io.h"
+#include "core/awaitable.h"
 #include "io/large.h"
 #include "io/sendfile.h"
 #include "transports/transports.h"
@@ -508,19 +509,7 @@ sockop_send(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result)
 static PyObject *
 sockop_py_send(PyObject *self, PyObject *value)
 {
-    PyObject *result;
-    PySendResult status = sockop_send(self, value, &result);
-    if (status == PYGEN_RETURN) {
-        /* An instance, not a bare value: a tuple would be taken for arguments. */
-        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-        Py_DECREF(result);
-        if (stop != NULL) {
-            PyErr_SetObject(PyExc_StopIteration, stop);
-            Py_DECREF(stop);
-        }
-        return NULL;
-    }
-    return result;
+    return awaitable_py_send(self, value, sockop_send);
 }
 
 static PyObject *
@@ -539,16 +528,7 @@ sockop_py_throw(PyObject *self, PyObject *args)
     }
     sockop_finish(SOCKOP(self));
     Py_CLEAR(SOCKOP(self)->outcome);
-    if (PyExceptionInstance_Check(type)) {
-        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
-    }
-    else if (PyExceptionClass_Check(type)) {
-        PyErr_SetObject(type, value == Py_None ? NULL : value);
-    }
-    else {
-        PyErr_SetString(PyExc_TypeError, "exceptions must be classes or instances deriving from "
-                                         "BaseException");
-    }
+    awaitable_raise(type, value);
     return NULL;
 }
 

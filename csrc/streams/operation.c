@@ -6,6 +6,7 @@
  * reader - it leaves to a coroutine of asyncio's own method, which finds the reader as it was. */
 
 #include "streams/feed.h"
+#include "core/awaitable.h"
 #include "transports/stream.h"
 
 #include <string.h>
@@ -297,18 +298,7 @@ operation_send(PyObject *self, PyObject *value, PyObject **result)
 static PyObject *
 operation_py_send(PyObject *self, PyObject *value)
 {
-    PyObject *result;
-    if (operation_send(self, value, &result) == PYGEN_RETURN) {
-        /* An instance, not a bare value: a tuple would be taken for arguments. */
-        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-        Py_DECREF(result);
-        if (stop != NULL) {
-            PyErr_SetObject(PyExc_StopIteration, stop);
-            Py_DECREF(stop);
-        }
-        return NULL;
-    }
-    return result;
+    return awaitable_py_send(self, value, operation_send);
 }
 
 static PyObject *
@@ -336,16 +326,7 @@ operation_py_throw(PyObject *self, PyObject *args)
         return result;
     }
     operation_finish(op);
-    if (PyExceptionInstance_Check(type)) {
-        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
-    }
-    else if (PyExceptionClass_Check(type)) {
-        PyErr_SetObject(type, value == Py_None ? NULL : value);
-    }
-    else {
-        PyErr_SetString(PyExc_TypeError, "exceptions must be classes or instances deriving from "
-                                         "BaseException");
-    }
+    awaitable_raise(type, value);
     return NULL;
 }
 
