@@ -11,8 +11,8 @@ own=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 smoke='call_soon.py or timers.py or handles.py or lifecycle.py or tasks.py or threadsafe.py'
 smoke+=' or reports.py or nested.py or sock_recv.py or sock_send.py or tcp_read.py or tcp_write.py'
 smoke+=' or tcp_close.py or tcp_flow.py or tcp_buffered.py or test_server.py'
-# The whole core is for a release; most tests wait, so three workers keep two CPUs busy.
-selection=(-m core --loop uvloop_clone -n 3 -q -k "${SMOKE-$smoke}")
+# The whole core is for a release. Most tests wait: more workers than CPUs keep these busy.
+selection=(-m core --loop uvloop_clone -n $((2 * $(nproc) + 1)) -q -k "${SMOKE-$smoke}")
 newpythons=../shared/tools/newpythons
 
 usable() { # is $1 a Python of version $2 that can build an extension?

@@ -22,7 +22,7 @@ WHOLE = [
     ("the conformance tests", ["tests/conformance"]),
     (
         "the project's tests",
-        ["--ignore", "tests/conformance", "-n", str((os.cpu_count() or 1) + 1)],
+        ["--ignore", "tests/conformance", "-n", str(2 * (os.cpu_count() or 1) + 1)],
     ),
 ]
 
