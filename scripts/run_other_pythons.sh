@@ -12,7 +12,7 @@ smoke='call_soon.py or timers.py or handles.py or lifecycle.py or tasks.py or th
 smoke+=' or reports.py or nested.py or sock_recv.py or sock_send.py or tcp_read.py or tcp_write.py'
 smoke+=' or tcp_close.py or tcp_flow.py or tcp_buffered.py or test_server.py'
 # The whole core is for a release. Most tests wait: more workers than CPUs keep these busy.
-selection=(-m core --loop uvloop_clone -n $((2 * $(nproc) + 1)) -q -k "${SMOKE-$smoke}")
+selection=(-m core --loop uvloop_clone -n $((2 * $(getconf _NPROCESSORS_ONLN) + 1)) -q -k "${SMOKE-$smoke}")
 newpythons=../shared/tools/newpythons
 
 usable() { # is $1 a Python of version $2 that can build an extension?
