@@ -235,8 +235,9 @@ count_from(PyObject *object)
     return count > 0 ? count : -1;
 }
 
-static PyObject *
-reader_py_read(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+static inline PyObject *
+reader_read_count(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                  const OperationKind *kind, const char *name)
 {
     FeedObject *feed = feed_of(self);
     if (feed == NULL) {
@@ -244,23 +245,21 @@ reader_py_read(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     }
     Py_ssize_t count = nargs == 1 ? count_from(args[0]) : -1;
     if (unlikely(count < 0 || !feed_is_native(feed))) {
-        return reader_ask_asyncio(self, "read", args, nargs);
+        return reader_ask_asyncio(self, name, args, nargs);
     }
-    return operation_new(&operation_read, self, feed, count, NULL);
+    return operation_new(kind, self, feed, count, NULL);
+}
+
+static PyObject *
+reader_py_read(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return reader_read_count(self, args, nargs, &operation_read, "read");
 }
 
 static PyObject *
 reader_py_readexactly(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    FeedObject *feed = feed_of(self);
-    if (feed == NULL) {
-        return NULL;
-    }
-    Py_ssize_t count = nargs == 1 ? count_from(args[0]) : -1;
-    if (unlikely(count < 0 || !feed_is_native(feed))) {
-        return reader_ask_asyncio(self, "readexactly", args, nargs);
-    }
-    return operation_new(&operation_readexactly, self, feed, count, NULL);
+    return reader_read_count(self, args, nargs, &operation_readexactly, "readexactly");
 }
 
 static PyObject *
