@@ -168,7 +168,7 @@ struct LoopObject {
     struct WatcherTable *watchers;
     struct Listener *listeners;
     struct TLSBuffer *tls_buffer;   /* ciphertext of all TLS connections; see tls/write.c */
-    struct LargeReads *large_reads; /* io/large.c */
+    struct ReadBlocks *read_blocks; /* io/blocks.c */
     char *read_buffer;              /* shared by all streams of the loop; lazily made */
     struct DatagramRoom *datagrams; /* shared by all datagram transports; lazily made */
 

@@ -5,7 +5,7 @@
 #include "core/loop.h"
 #include "core/ready.h"
 #include "io/io.h"
-#include "io/large.h"
+#include "io/blocks.h"
 #include "tls/tls.h"
 #include "transports/transports.h"
 
@@ -225,7 +225,7 @@ loop_close_uv(LoopObject *loop)
     tls_loop_closed(loop);
     Py_CLEAR(loop->leaving);
     Py_CLEAR(loop->guests); /* libuv looks at none of their memory any more */
-    large_free(loop);
+    blocks_free(loop);
     free(loop->read_buffer);
     loop->read_buffer = NULL;
 }

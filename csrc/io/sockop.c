@@ -13,7 +13,7 @@
 
 #include "io/io.h"
 #include "core/awaitable.h"
-#include "io/large.h"
+#include "io/blocks.h"
 #include "io/sendfile.h"
 #include "transports/transports.h"
 
@@ -100,10 +100,11 @@ try_recv(SockOpObject *op)
         }
         return NULL;
     }
-    large_prepare(op->loop);
-    char *buffer = large_buffer(op->loop);
-    if (buffer != NULL && (size <= LARGE_READ_SIZE || sockop_is_stream(op))) {
-        size = size < LARGE_READ_SIZE ? size : LARGE_READ_SIZE;
+    size_t room = 0;
+    blocks_prepare(op->loop);
+    char *buffer = blocks_buffer(op->loop, &room);
+    if (buffer != NULL && ((size_t)size <= room || sockop_is_stream(op))) {
+        size = (size_t)size < room ? size : (Py_ssize_t)room;
     }
     else {
         buffer = size <= READ_BUFFER_SIZE ? loop_read_buffer(op->loop) : NULL;
@@ -111,7 +112,7 @@ try_recv(SockOpObject *op)
     if (likely(buffer != NULL)) {
         ssize_t count = recv(op->fd, buffer, (size_t)size, 0);
         op->drained = count > 0 && count < size;
-        return count < 0 ? blocked_or_error() : large_take(op->loop, buffer, count);
+        return count < 0 ? blocked_or_error() : blocks_take(op->loop, buffer, count);
     }
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
     if (bytes == NULL) {

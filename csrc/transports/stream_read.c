@@ -1,11 +1,11 @@
 /* A packet's way in: libuv reads into the loop's shared buffer and data_received() gets an
- * exact bytes object (a large one is read into directly: io/large.c); or it reads straight into
+ * exact bytes object (io/blocks.c; a large one is read into directly); or it reads straight into
  * the buffer that a BufferedProtocol offers. The protocol is called right here, inside uv_run;
  * nothing is queued. What it wrote to this stream is sent before the next packet is looked at.
  */
 
 #include "transports/stream.h"
-#include "io/large.h"
+#include "io/blocks.h"
 
 #define PAGE_SIZE_USUAL 4096
 #define SLOW_OFFSETS 32
@@ -85,9 +85,10 @@ stream_read_where(uv_handle_t *handle, size_t Py_UNUSED(suggested), uv_buf_t *bu
 {
     StreamObject *stream = handle->data;
     if (likely(!(stream->flags & STREAM_BUFFERED))) {
-        char *large = stream->sink == NULL ? large_buffer(stream->loop) : NULL;
-        if (large != NULL) {
-            *buffer = uv_buf_init(large, LARGE_READ_SIZE);
+        size_t size;
+        char *block = stream->sink == NULL ? blocks_buffer(stream->loop, &size) : NULL;
+        if (block != NULL) {
+            *buffer = uv_buf_init(block, (unsigned)size);
         }
         else {
             shared_buffer(stream->loop, buffer);
@@ -124,7 +125,7 @@ stream_received(StreamObject *stream, const char *data, ssize_t count)
 {
     CoreState *state = stream->loop->state;
     PyObject *result = NULL;
-    PyObject *bytes = large_take(stream->loop, data, count);
+    PyObject *bytes = blocks_take(stream->loop, data, count);
     if (likely(bytes != NULL)) {
         int fed = stream->feed == NULL ? 0 : feed_received(stream->feed, bytes);
         if (fed == 0) {
@@ -225,7 +226,7 @@ stream_read_done(uv_stream_t *handle, ssize_t count, const uv_buf_t *buffer)
             stream_read_failed(stream, (int)count);
         }
     }
-    large_prepare(stream->loop);
+    blocks_prepare(stream->loop);
     Py_DECREF(stream);
 }
 

@@ -5,8 +5,13 @@
  */
 
 #include "transports/stream.h"
+#include "io/blocks.h"
 
 #include <errno.h>
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE; where it does not, libuv would not either */
+#endif
 
 #define MAX_BUFFERS 64          /* of one vectored write */
 #define SEND_NOW_FROM_SIZE 4096 /* a copy costs more than a system call that may be saved */
@@ -243,6 +248,20 @@ stream_unlink_unflushed(StreamObject *stream)
     Py_DECREF(stream); /* never the last one: the open uv handle has its own */
 }
 
+/* What uv_try_write() does while nothing is queued, without its way there. Returns how much was
+ * sent, or a libuv error. */
+static inline ssize_t
+stream_send_once(StreamObject *stream, uv_buf_t *buffers, unsigned count)
+{
+    struct msghdr message = {.msg_iov = (struct iovec *)buffers, .msg_iovlen = count};
+    ssize_t sent;
+    do {
+        sent = likely(count == 1) ? send(stream->fd, buffers->base, buffers->len, MSG_NOSIGNAL)
+                                  : sendmsg(stream->fd, &message, MSG_NOSIGNAL);
+    } while (unlikely(sent < 0 && errno == EINTR));
+    return likely(sent >= 0) ? sent : uv_translate_sys_error(errno);
+}
+
 void
 stream_flush(StreamObject *stream)
 {
@@ -256,7 +275,7 @@ stream_flush(StreamObject *stream)
     while (stream->pending_size > 0) {
         unsigned count =
             chunks_as_buffers(stream->chunks, stream->chunk_count, buffers, MAX_BUFFERS);
-        int sent = uv_try_write(&stream->uv.stream, buffers, count);
+        ssize_t sent = stream_send_once(stream, buffers, count);
         if (likely(sent > 0)) {
             chunks_consume(stream, (size_t)sent);
         }
@@ -265,7 +284,7 @@ stream_flush(StreamObject *stream)
             return;
         }
         else {
-            stream_write_failed(stream, sent);
+            stream_write_failed(stream, (int)sent);
             return;
         }
     }
@@ -318,7 +337,7 @@ stream_send_now(StreamObject *stream, const Py_buffer *view)
         return 0;
     }
     uv_buf_t buffer = {.base = view->buf, .len = (size_t)view->len};
-    int sent = uv_try_write(&stream->uv.stream, &buffer, 1);
+    ssize_t sent = stream_send_once(stream, &buffer, 1);
     return sent > 0 ? (size_t)sent : 0; /* an error shows again when the rest is flushed */
 }
 
@@ -339,7 +358,7 @@ stream_take_buffer(StreamObject *stream, PyObject *data)
     }
     size_t sent = view.len >= SEND_NOW_FROM_SIZE ? stream_send_now(stream, &view) : 0;
     PyObject *rest =
-        PyBytes_FromStringAndSize((char *)view.buf + sent, view.len - (Py_ssize_t)sent);
+        blocks_copy(stream->loop, (char *)view.buf + sent, view.len - (Py_ssize_t)sent);
     PyBuffer_Release(&view);
     return rest;
 }
@@ -382,12 +401,12 @@ stream_send(StreamObject *stream, const char *data, size_t size)
     }
     if (likely(stream->pending_size == 0 && !(stream->flags & STREAM_WRITING))) {
         uv_buf_t buffer = {.base = (char *)data, .len = size};
-        int sent = uv_try_write(&stream->uv.stream, &buffer, 1);
-        if (likely(sent == (int)size)) {
+        ssize_t sent = stream_send_once(stream, &buffer, 1);
+        if (likely(sent == (ssize_t)size)) {
             return;
         }
         if (unlikely(sent < 0 && sent != UV_EAGAIN)) {
-            stream_write_failed(stream, sent);
+            stream_write_failed(stream, (int)sent);
             return;
         }
         if (sent > 0) {

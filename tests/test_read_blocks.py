@@ -1,8 +1,9 @@
-"""Large reads: the objects handed out are used again, but only when nobody holds them."""
+"""Read blocks: the objects handed out are used again, but only when nobody holds them."""
 
 import asyncio
 import hashlib
 import os
+import random
 
 import pytest
 from support import attach
@@ -68,6 +69,68 @@ def test_what_is_kept_stays_as_it_is(loop, run, pair, every):
         assert protocol.digest.digest() == digest
         assert protocol.largest >= 1 << 16
         protocol.check()
+
+    run(main())
+
+
+SIZES = [1, 479, 480, 481, 599, 1000, 4095, 4096, 4097, 5119, 5120, 5121, 9000, 10_000, 12_500]
+SIZES += [12_501, 40_000, 65_535, 65_536, 104_857, 104_858, 131_071, 131_072, 131_073, 250_000]
+
+
+@pytest.mark.parametrize("every", [1, 2, 7, 10**9])
+@pytest.mark.parametrize("repeats", [1, 10])
+def test_messages_of_all_sizes(loop, run, pair, every, repeats):
+    """Whatever came before it, each message arrives whole, and what is kept does not change."""
+    a, b = pair()
+    sizes = SIZES * 4
+    random.Random(every).shuffle(sizes)
+
+    async def main():
+        _, protocol = await attach(a, lambda: Keeper(every))
+        sent, total = hashlib.sha256(), 0
+        for size in sizes:
+            for _ in range(repeats):
+                start = random.randrange(len(BLOCKS[0]) - size)
+                message = BLOCKS[0][start : start + size]
+                sent.update(message)
+                total += size
+                await loop.sock_sendall(b, message)
+                while protocol.size < total:
+                    await asyncio.sleep(0)
+        b.close()
+        await protocol.lost
+        assert protocol.digest.digest() == sent.digest()
+        protocol.check()
+
+    run(main())
+
+
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.parametrize("size", [480, 1000, 4096, 10_000, 60_000])
+def test_messages_of_one_size_use_one_object(loop, run, pair, size):
+    a, b = pair()
+    places, others = [], []
+
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            places.append(id(data))
+            self.transport.write(data)
+
+    async def main():
+        await attach(a, Echo)
+        for _ in range(50):
+            await loop.sock_sendall(b, bytes(size))
+            left = size
+            while left:
+                left -= len(await loop.sock_recv(b, left))
+            # Takes what memory was given back, the block's too if it was.
+            others.extend(map(bytes, range(size - 64, 2 * size, max(16, size // 32))))
+        b.close()
+        assert len(places) >= 50
+        assert len(set(places[5:])) <= 2 * len(places) / 50
 
     run(main())
 
