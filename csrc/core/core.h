@@ -94,9 +94,18 @@ typedef struct {
     HandleObject *fresh; /* the last one set: does its caller keep it? borrowed */
     size_t count, capacity, cancelled;
     uint64_t sequence;
-    double armed; /* the deadline that the kernel timer is set to; infinity: none */
-    bool fired;   /* and was neither set nor read since */
 } TimerHeap;
+
+/* The kernel timer behind the heap; alarm.c. */
+typedef struct {
+    uv_poll_t poll;   /* of `fd`, on Linux */
+    uv_timer_t timer; /* elsewhere */
+    int fd;
+    bool rang;       /* and was neither set nor read since */
+    double set_to;   /* infinity: not set */
+    double deadline; /* that it was set for, by the loop's own clock */
+    double lead;     /* how much earlier than that it is set */
+} Alarm;
 
 int timers_push(LoopObject *loop, HandleObject *handle);
 /* Moves everything that is due to the ready queue. */
@@ -107,8 +116,6 @@ int timers_arm(LoopObject *loop);
 int timers_distance(LoopObject *loop, double *seconds);
 /* Ends the coming wait after so many seconds, whatever the deadlines are. */
 int timers_arm_for(LoopObject *loop, double seconds);
-int timers_open(LoopObject *loop);
-void timers_close(LoopObject *loop);
 void timers_drop_all(LoopObject *loop);
 void timers_compact(LoopObject *loop);
 /* The loop's clock in seconds: CLOCK_MONOTONIC, or a patched time(). */
@@ -154,10 +161,7 @@ struct LoopObject {
     uv_cond_t run_over;
     int run_waiters;
 
-    /* timers.c */
-    uv_poll_t timer_poll;
-    uv_timer_t timer;
-    int timer_fd;
+    Alarm alarm;
 
     /* signals.c */
     uv_poll_t signal_poll;

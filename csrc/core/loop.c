@@ -1,6 +1,7 @@
 /* The life of a loop: made, run (also nested), stopped, closed. Its type and table of
  * methods are in loop_type.c; what a turn does is in turn.c. */
 
+#include "core/alarm.h"
 #include "core/core.h"
 #include "core/loop.h"
 #include "core/ready.h"
@@ -107,7 +108,7 @@ loop_open(LoopObject *loop)
         raise_uv_error(err);
         return -1;
     }
-    return timers_open(loop);
+    return alarm_open(loop);
 }
 
 PyObject *
@@ -121,7 +122,7 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     loop->signal_fds[0] = loop->signal_fds[1] = -1;
-    loop->timer_fd = -1;
+    loop->alarm.fd = -1;
     loop->origin_depth = -1;
     loop->pid = (int)getpid();
     loop->slow_callback_duration = 0.1;
@@ -201,8 +202,8 @@ loop_close_uv(LoopObject *loop)
     watchers_close(loop);
     listeners_close(loop);
     signals_close(loop);
-    if (loop->timer_fd >= 0) {
-        timers_close(loop);
+    if (loop->alarm.fd >= 0) {
+        alarm_close(loop);
     }
     LoopWalk walk = {.loop = loop};
     uv_walk(&loop->uv, loop_abandon_handle, &walk);

@@ -1,32 +1,19 @@
-/* Timers: one binary heap of (deadline, sequence) behind one kernel timer.
+/* Timers: one binary heap of (deadline, sequence) behind one kernel timer, the alarm.
  * Life of a timer: timers_push() -> [timers_arm() before a wait] -> timers_collect() moves it
  * to the ready queue. Cancelling is O(1): the entry stays until it surfaces, or until more
  * than half of the heap is cancelled and timers_compact() sweeps.
- *
- * libuv and asyncio round deadlines to milliseconds; a timerfd with an absolute deadline
- * does not. Where there is none, uv_timer serves, rounded up so that nothing fires early.
  */
 
+#include "core/alarm.h"
 #include "core/core.h"
 #include "core/ready.h"
 
-#include <errno.h>
 #include <math.h>
-#ifdef __linux__
-#include <sys/timerfd.h>
-#include <unistd.h>
-#endif
 
 #define COMPACT_MIN_CANCELLED 100 /* asyncio's figures */
 
 
 /* ---- the clock ------------------------------------------------------------------------ */
-
-static inline double
-monotonic_seconds(void)
-{
-    return (double)uv_hrtime() * 1e-9;
-}
 
 static COLD int
 patched_clock(LoopObject *loop, double *now)
@@ -260,114 +247,7 @@ timers_drop_all(LoopObject *loop)
     heap->capacity = 0;
 }
 
-/* ---- the kernel timer ----------------------------------------------------------------- */
-
-#ifdef __linux__
-
-static void
-timer_fired(uv_poll_t *poll, int Py_UNUSED(status), int Py_UNUSED(events))
-{
-    LoopObject *loop = poll->data;
-    loop->timers.armed = INFINITY;
-    loop->timers.fired = true;
-}
-
-/* A timerfd that fired stays readable until it is set anew (the usual case) or read. */
-static void
-kernel_timer_settle(LoopObject *loop)
-{
-    uint64_t expirations;
-    ssize_t got = read(loop->timer_fd, &expirations, sizeof(expirations));
-    (void)got;
-    loop->timers.fired = false;
-}
-
-int
-timers_open(LoopObject *loop)
-{
-    loop->timers.armed = INFINITY;
-    loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (loop->timer_fd < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    int err = uv_poll_init(&loop->uv, &loop->timer_poll, loop->timer_fd);
-    if (err == 0) {
-        loop->timer_poll.data = loop;
-        err = uv_poll_start(&loop->timer_poll, UV_READABLE, timer_fired);
-    }
-    if (err < 0) {
-        raise_uv_error(err);
-        return -1;
-    }
-    return 0;
-}
-
-void
-timers_close(LoopObject *loop)
-{
-    uv_close((uv_handle_t *)&loop->timer_poll, NULL);
-    close(loop->timer_fd);
-    loop->timer_fd = -1;
-}
-
-static int
-kernel_timer_set(LoopObject *loop, double deadline)
-{
-    struct itimerspec spec = {0};
-    double whole = floor(deadline);
-    spec.it_value.tv_sec = (time_t)whole;
-    spec.it_value.tv_nsec = (long)ceil((deadline - whole) * 1e9);
-    if (spec.it_value.tv_nsec >= 1000000000L) {
-        spec.it_value.tv_sec++;
-        spec.it_value.tv_nsec -= 1000000000L;
-    }
-    if (timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    loop->timers.fired = false;
-    return 0;
-}
-
-#else
-
-static void
-timer_fired(uv_timer_t *timer)
-{
-    ((LoopObject *)timer->data)->timers.armed = INFINITY;
-}
-
-static void
-kernel_timer_settle(LoopObject *loop)
-{
-    loop->timers.fired = false; /* a uv_timer that fired is quiet */
-}
-
-int
-timers_open(LoopObject *loop)
-{
-    loop->timers.armed = INFINITY;
-    loop->timer.data = loop;
-    return uv_timer_init(&loop->uv, &loop->timer);
-}
-
-void
-timers_close(LoopObject *loop)
-{
-    uv_close((uv_handle_t *)&loop->timer, NULL);
-}
-
-static int
-kernel_timer_set(LoopObject *loop, double deadline)
-{
-    double seconds = deadline - monotonic_seconds();
-    uint64_t milliseconds = seconds > 0 ? (uint64_t)ceil(seconds * 1e3) : 0;
-    uv_update_time(&loop->uv);
-    return uv_timer_start(&loop->timer, timer_fired, milliseconds, 0);
-}
-
-#endif
+/* ---- before a wait --------------------------------------------------------------------- */
 
 #define LONGEST_WAIT (24.0 * 3600) /* as asyncio: a deadline of years must not overflow */
 
@@ -401,9 +281,8 @@ timers_distance(LoopObject *loop, double *seconds)
 int
 timers_arm_for(LoopObject *loop, double seconds)
 {
-    double deadline = monotonic_seconds() + (seconds < LONGEST_WAIT ? seconds : LONGEST_WAIT);
-    loop->timers.armed = deadline;
-    return kernel_timer_set(loop, deadline);
+    loop->alarm.set_to = INFINITY; /* an earlier setting does not stand */
+    return alarm_set_in(loop, fmin(seconds, LONGEST_WAIT));
 }
 
 int
@@ -413,9 +292,7 @@ timers_arm(LoopObject *loop)
     heap_look_at_fresh(heap);
     heap_drop_cancelled_top(heap);
     if (heap->count == 0) {
-        if (heap->fired) {
-            kernel_timer_settle(loop);
-        }
+        alarm_settle(loop);
         return 0;
     }
     double when = heap->entries[0].when, seconds;
@@ -425,15 +302,8 @@ timers_arm(LoopObject *loop)
     if (!(seconds > 0)) {
         return 1;
     }
-    double deadline =
-        clock_is_patched(loop) || seconds == LONGEST_WAIT ? monotonic_seconds() + seconds : when;
-    /* An earlier setting stands: it costs one empty turn, less often than a system call. */
-    if (deadline >= heap->armed) {
-        return 0;
+    if (clock_is_patched(loop) || seconds == LONGEST_WAIT) {
+        return alarm_set_in(loop, seconds);
     }
-    if (kernel_timer_set(loop, deadline) < 0) {
-        return -1;
-    }
-    heap->armed = deadline;
-    return 0;
+    return alarm_rang_for(loop, when) ? 1 : alarm_set_at(loop, when, seconds);
 }
