@@ -149,6 +149,7 @@ static PyMethodDef loop_methods[] = {
      NULL},
 
     /* transports/ */
+    {"_connect_stream", FAST(connect_py_make), METH_FASTCALL, NULL},
     {"_stream_transport", FAST(stream_py_make), METH_VARARGS | METH_KEYWORDS, NULL},
     {"_datagram_transport", FAST(datagram_py_make), METH_VARARGS | METH_KEYWORDS, NULL},
     {"_read_pipe_transport", FAST(pipe_py_make_reader), METH_VARARGS | METH_KEYWORDS, NULL},

@@ -22,6 +22,7 @@
     X(TLSProtocolType, tls_protocol_spec)                                                        \
     X(ServerBaseType, server_base_spec)                                                          \
     X(SockOpType, sockop_spec)                                                                   \
+    X(ConnectType, connect_spec)                                                                 \
     X(StreamFeedType, feed_spec)                                                                 \
     X(StreamOperationType, stream_operation_spec)                                                \
     X(StreamReaderType, stream_reader_spec)                                                      \

@@ -29,6 +29,8 @@ _AddressInfo = tuple[Any, Any, int, str, Any]
 
 # A socket made non-blocking by the system call that makes it.
 _NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)
+# What a program replaces that wants its connections made in its own way.
+_socket_class, _socket_connect = socket.socket, socket.socket.connect
 # Since 3.13 a host's address that this machine does not have is passed over.
 _SKIPS_UNAVAILABLE = sys.version_info >= (3, 13)
 
@@ -47,6 +49,22 @@ def _stream_socket(family: int, type: int, proto: int) -> socket.socket:
     if not _NONBLOCK:
         sock.setblocking(False)
     return sock
+
+
+def _connects_as_ever(loop: SocketsMixin) -> bool:
+    """Whether nobody has replaced what connects a socket."""
+    return (
+        socket.socket is _socket_class
+        and _socket_class.connect is _socket_connect
+        and getattr(loop.sock_connect, "__func__", None) is SocketsMixin.sock_connect
+    )
+
+
+def _log_connected(
+    host: object, port: object, transport: asyncio.Transport, protocol: asyncio.BaseProtocol
+) -> None:
+    view = transport.get_extra_info("socket")
+    logger.debug("%r connected to %s:%r: (%r, %r)", view, host, port, transport, protocol)
 
 
 def _interleave(infos: Sequence[_AddressInfo], first: int) -> list[_AddressInfo]:
@@ -215,15 +233,20 @@ class ConnectMixin(TLSMixin, SocketsMixin):
         if host is not None or port is not None:
             if sock is not None:
                 raise ValueError("host/port and sock can not be specified at the same time")
-            infos = await self._resolve((host, port), family, proto, flags)
+            infos: Sequence[_AddressInfo] | None = None
+            if host is not None:  # the usual literal: without a coroutine
+                infos = self._resolve_literal(host, port, family, socket.SOCK_STREAM, proto, flags)
+            if not infos:
+                infos = await self._resolve((host, port), family, proto, flags)
             if len(infos) == 1 and local_addr is None and not all_errors:
-                family_, type_, proto_, _, address = infos[0]
-                sock = _stream_socket(family_, type_, proto_)
-                try:
-                    await self.sock_connect(sock, address)
-                except BaseException:
-                    sock.close()
-                    raise
+                if not ssl and _connects_as_ever(self):
+                    opening = self._connect_stream(protocol_factory, infos[0])
+                    if opening is not None:
+                        made = await opening
+                        if self.get_debug():
+                            _log_connected(host, port, *made)
+                        return made
+                sock = await self._connect_one([], infos[0], None)
             else:
                 locals_ = None
                 if local_addr is not None:
@@ -237,7 +260,7 @@ class ConnectMixin(TLSMixin, SocketsMixin):
             raise ValueError("host and port was not specified and no sock specified")
         elif sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
-        transport, protocol = await self._open_stream(
+        made = await self._open_stream(
             sock,
             protocol_factory,
             ssl,
@@ -246,9 +269,8 @@ class ConnectMixin(TLSMixin, SocketsMixin):
             shutdown_timeout=ssl_shutdown_timeout,
         )
         if self.get_debug():
-            view = transport.get_extra_info("socket")
-            logger.debug("%r connected to %s:%r: (%r, %r)", view, host, port, transport, protocol)
-        return transport, protocol
+            _log_connected(host, port, *made)
+        return made
 
     async def _open_stream(
         self,

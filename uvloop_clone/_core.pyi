@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypeVar, final
 from typing_extensions import TypeVarTuple, Unpack, disjoint_base
 
 _T = TypeVar("_T")
+_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 _Ts = TypeVarTuple("_Ts")
 _Address: TypeAlias = tuple[Any, ...] | str | bytes
 _FileDescriptor: TypeAlias = int | Any
@@ -109,6 +110,9 @@ class Loop:
     def _poll(self, timeout: float | None) -> bool: ...
     def _check_closed(self) -> None: ...
     def _check_callback(self, callback: Any, method: str) -> None: ...
+    def _connect_stream(
+        self, protocol_factory: Callable[[], _Protocol], info: tuple[Any, ...], /
+    ) -> Awaitable[tuple[asyncio.Transport, _Protocol]] | None: ...
     def _stream_transport(
         self,
         sock: socket.socket,
@@ -187,6 +191,7 @@ class SSLProtocol(asyncio.Protocol):
 
 @disjoint_base
 class ServerBase:
+    _closed: bool
     @property
     def _active_count(self) -> int: ...
     def _close_clients(self) -> None: ...

@@ -149,6 +149,7 @@ class Server(_core.ServerBase, asyncio.AbstractServer):
         if sockets is None:
             return
         self._sockets = None
+        self._closed = True
         for sock in sockets:
             self._loop._stop_listening(sock)
             self._close_socket(sock)
@@ -178,9 +179,8 @@ class Server(_core.ServerBase, asyncio.AbstractServer):
         await waiter
 
     def _on_idle(self) -> None:
-        """Called by the core when the last connection is gone."""
-        if self._sockets is None:
-            self._wake_waiters()
+        """Called by the core when a closed server's last connection is gone."""
+        self._wake_waiters()
 
     def _wake_waiters(self) -> None:
         waiters = self._waiters

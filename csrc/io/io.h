@@ -39,6 +39,9 @@ PyObject *watchers_py_remove_writer(PyObject *self, PyObject *file);
 
 /* ---- sockop.c ---------------------------------------------------------------------------- */
 
+/* How connect() ended: 0, 1 while it goes on, or -1 with asyncio's exception. */
+int sockop_connect_status(int fd, PyObject *address);
+
 PyObject *sockop_py_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *sockop_py_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *sockop_py_recvfrom(PyObject *self, PyObject *const *args, Py_ssize_t nargs);

@@ -220,6 +220,31 @@ try_accept(SockOpObject *op)
     return pair;
 }
 
+int
+sockop_connect_status(int fd, PyObject *address)
+{
+    int error = 0;
+    socklen_t length = sizeof(error);
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (error == EINPROGRESS || error == EALREADY) {
+        return 1;
+    }
+    if (error == 0) {
+        return 0;
+    }
+    PyObject *text = PyUnicode_FromFormat("Connect call failed %S", address);
+    PyObject *exc = text == NULL ? NULL : PyObject_CallFunction(PyExc_OSError, "iO", error, text);
+    if (exc != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    }
+    Py_XDECREF(exc);
+    Py_XDECREF(text);
+    return -1;
+}
+
 static PyObject *
 try_connect(SockOpObject *op)
 {
@@ -235,26 +260,8 @@ try_connect(SockOpObject *op)
          * left to the usual way: asking for it takes it from the socket. */
         Py_RETURN_NONE;
     }
-    int error = 0;
-    socklen_t length = sizeof(error);
-    if (getsockopt(op->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0) {
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    if (error == EINPROGRESS || error == EALREADY) {
-        return NULL;
-    }
-    if (error != 0) {
-        PyObject *text = PyUnicode_FromFormat("Connect call failed %S", op->args[0]);
-        PyObject *exc =
-            text == NULL ? NULL : PyObject_CallFunction(PyExc_OSError, "iO", error, text);
-        if (exc != NULL) {
-            PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-        }
-        Py_XDECREF(exc);
-        Py_XDECREF(text);
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    int status = sockop_connect_status(op->fd, op->args[0]);
+    return status == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyObject *

@@ -59,7 +59,7 @@ server_detach(ServerBaseObject *server, StreamObject *stream)
         stream->server_next->server_link = stream->server_link;
     }
     server->active--;
-    if (server->active > 0) {
+    if (server->active > 0 || !server->closed) {
         return;
     }
     PyObject *result = PyObject_CallMethodNoArgs((PyObject *)server, server->state->str__on_idle);
@@ -147,6 +147,7 @@ static PyMethodDef server_base_methods[] = {
 static PyMemberDef server_base_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(ServerBaseObject, weakrefs), READONLY, NULL},
     {"_active_count", T_PYSSIZET, offsetof(ServerBaseObject, active), READONLY, NULL},
+    {"_closed", T_BOOL, offsetof(ServerBaseObject, closed), 0, NULL},
     {NULL},
 };
 

@@ -10,12 +10,13 @@ typedef struct ServerBaseObject {
     CoreState *state;
     StreamObject *streams; /* intrusive list, borrowed: each stream owns the server */
     Py_ssize_t active;
+    char closed; /* set by close(): from then on somebody may wait for the last connection */
     PyObject *weakrefs;
 } ServerBaseObject;
 
 /* TypeError when `server` is none of ours. The stream takes a reference to the server. */
 int server_attach(PyObject *server, StreamObject *stream);
-/* Tells the server when its last connection is gone. */
+/* Tells a closed server when its last connection is gone. */
 void server_detach(ServerBaseObject *server, StreamObject *stream);
 
 #endif

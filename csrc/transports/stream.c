@@ -41,6 +41,11 @@ stream_call_protocol(StreamObject *stream, PyObject *name, PyObject *arg)
 int
 is_buffered_protocol(CoreState *state, PyObject *protocol)
 {
+    PyTypeObject *type = Py_TYPE(protocol);
+    if (PyType_IsSubtype(type, (PyTypeObject *)state->asyncio_protocol)
+        && !PyType_IsSubtype(type, (PyTypeObject *)state->asyncio_buffered_protocol)) {
+        return 0; /* the usual one, without a look at its attributes */
+    }
     int found = PyObject_IsInstance(protocol, state->asyncio_buffered_protocol);
     if (found != 0) {
         return found;
@@ -578,9 +583,10 @@ stream_socket(StreamObject *stream)
         /* Whoever asks after the end gets a closed socket, as from asyncio. */
         bool open = stream->flags & STREAM_OPEN;
         int family = stream->sockname.any.sa_family;
+        bool is_unix = family == AF_UNSPEC;
         PyObject *sock = PyObject_CallFunction(state->socket_type, open ? "iiii" : "iii",
-                                               family == AF_UNSPEC ? AF_UNIX : family,
-                                               SOCK_STREAM, 0, stream->fd);
+                                               is_unix ? AF_UNIX : family, SOCK_STREAM,
+                                               is_unix ? 0 : IPPROTO_TCP, stream->fd);
         PyObject *result = NULL;
         if (sock != NULL) {
             result = open ? PyObject_CallMethodOneArg(sock, state->str_setblocking, Py_False)

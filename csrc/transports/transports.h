@@ -39,6 +39,7 @@ loop_read_buffer(LoopObject *loop)
 
 /* Loop methods. */
 PyObject *stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *connect_py_make(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *datagram_py_make(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *pipe_py_make_reader(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *pipe_py_make_writer(PyObject *self, PyObject *args, PyObject *kwargs);

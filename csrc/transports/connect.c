@@ -1,0 +1,402 @@
+/* create_connection() to one numeric address, as one awaitable: socket(), connect(), the protocol
+ * from its factory, the transport, and connection_made() in its turn. The steps and their order
+ * are those of asyncio's coroutine; what it saves is a Python socket object and the frames
+ * between. It is awaited by uvloop_clone/_connect.py alone, which keeps all other ways of
+ * connecting.
+ *
+ * The descriptor is the operation's until the transport has it. On the loopback the handshake is
+ * over when connect() returns, though it says EINPROGRESS: then nothing is waited for. */
+
+#include "transports/stream.h"
+#include "core/awaitable.h"
+#include "io/address.h"
+#include "io/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+typedef enum {
+    CONNECT_NEW,
+    CONNECT_WAITING, /* for the handshake */
+    CONNECT_OPENING, /* for connection_made() */
+    CONNECT_DONE,
+} ConnectStage;
+
+typedef struct {
+    PyObject_HEAD
+    LoopObject *loop;
+    PyObject *factory; /* protocol_factory */
+    PyObject *address; /* as the caller knows it */
+    ConnectStage stage;
+    int fd, number; /* the socket, or -1; its protocol number */
+    struct sockaddr_storage target;
+    socklen_t target_length;
+    struct sockaddr_storage peer; /* what is connected; AF_UNSPEC: not known */
+    HandleObject *handle;         /* the watcher's, while waiting */
+    PyObject *future;             /* what the task waits for */
+    StreamObject *stream;
+    PyObject *protocol;
+} ConnectObject;
+
+#define CONNECT(op) ((ConnectObject *)(op))
+
+
+/* ---- ending --------------------------------------------------------------------------- */
+
+static void
+connect_stop_waiting(ConnectObject *op)
+{
+    HandleObject *handle = op->handle;
+    if (handle == NULL) {
+        return;
+    }
+    op->handle = NULL;
+    if (!(handle->flags & HANDLE_CANCELLED) && handle->loop != NULL) {
+        watchers_unset(op->loop, op->fd, WATCH_WRITE, NULL);
+    }
+    Py_DECREF(handle);
+}
+
+static void
+connect_finish(ConnectObject *op)
+{
+    op->stage = CONNECT_DONE;
+    connect_stop_waiting(op);
+    if (op->fd >= 0) {
+        close(op->fd);
+        op->fd = -1;
+    }
+    Py_CLEAR(op->future);
+    Py_CLEAR(op->stream);
+    Py_CLEAR(op->protocol);
+}
+
+/* Ended from outside, or by an error. */
+static void
+connect_abandon(ConnectObject *op)
+{
+    if (op->stage == CONNECT_OPENING && op->stream != NULL) {
+        stream_close(op->stream);
+    }
+    connect_finish(op);
+}
+
+/* ---- waiting -------------------------------------------------------------------------- */
+
+/* A future for the task to wait for, owned by `op` as well; NULL on error. */
+static PyObject *
+connect_new_future(ConnectObject *op)
+{
+    Py_XSETREF(op->future, loop_new_future(op->loop));
+    if (op->future == NULL
+        || PyObject_SetAttr(op->future, op->loop->state->str__asyncio_future_blocking, Py_True)
+               < 0) {
+        return NULL;
+    }
+    return Py_NewRef(op->future);
+}
+
+/* The descriptor is writable: the task goes on, and sees how the handshake ended. */
+static PyObject *
+connect_ready(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
+{
+    ConnectObject *op = CONNECT(owner);
+    connect_stop_waiting(op);
+    PyObject *done = PyObject_CallMethodNoArgs(op->future, loop->state->str_done);
+    Py_XDECREF(done);
+    if (done != Py_False) { /* cancelled: the task is about to tell us */
+        return done == NULL ? NULL : Py_NewRef(Py_None);
+    }
+    return PyObject_CallMethodOneArg(op->future, loop->state->str_set_result, Py_None);
+}
+
+static PySendResult
+connect_wait(ConnectObject *op, PyObject **result)
+{
+    PyObject *future = connect_new_future(op);
+    op->handle = future == NULL ? NULL : handle_new_kept(op->loop, (PyObject *)op, NULL, 0);
+    if (op->handle == NULL) {
+        Py_XDECREF(future);
+        return PYGEN_ERROR;
+    }
+    op->handle->native = connect_ready;
+    op->handle->flags |= HANDLE_DIRECT;
+    if (watchers_set(op->loop, op->fd, WATCH_WRITE, op->handle, NULL) < 0) {
+        handle_finish(op->handle);
+        Py_CLEAR(op->handle);
+        Py_DECREF(future);
+        return PYGEN_ERROR;
+    }
+    op->stage = CONNECT_WAITING;
+    *result = future;
+    return PYGEN_NEXT;
+}
+
+/* ---- the steps ------------------------------------------------------------------------ */
+
+static int
+connect_make_socket(ConnectObject *op)
+{
+    int family = op->target.ss_family;
+#ifdef SOCK_NONBLOCK
+    op->fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, op->number);
+#else
+    op->fd = socket(family, SOCK_STREAM, op->number);
+    if (op->fd >= 0) {
+        fcntl(op->fd, F_SETFL, O_NONBLOCK);
+        fcntl(op->fd, F_SETFD, FD_CLOEXEC);
+    }
+#endif
+    if (op->fd < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+static bool
+connect_is_through(ConnectObject *op)
+{
+    socklen_t length = sizeof(op->peer);
+    if (getpeername(op->fd, (struct sockaddr *)&op->peer, &length) == 0) {
+        return true;
+    }
+    op->peer.ss_family = AF_UNSPEC;
+    return false;
+}
+
+/* The transport, and the wait for its connection_made(). */
+static PySendResult
+connect_open(ConnectObject *op, PyObject **result)
+{
+    op->protocol = PyObject_CallNoArgs(op->factory);
+    if (op->protocol == NULL) {
+        return PYGEN_ERROR;
+    }
+    StreamObject *stream = stream_new(op->loop, op->protocol, NULL);
+    if (stream == NULL) {
+        return PYGEN_ERROR;
+    }
+    memcpy(&stream->peername, &op->peer, sizeof(stream->peername));
+    if (stream_open(stream, op->fd, op->target.ss_family) < 0) {
+        Py_DECREF(stream);
+        return PYGEN_ERROR;
+    }
+    op->fd = -1; /* the stream's now */
+    op->stream = stream;
+    op->stage = CONNECT_OPENING;
+    PyObject *future = connect_new_future(op);
+    stream->waiter = Py_XNewRef(future);
+    if (future == NULL || stream_start(stream) < 0) {
+        stream_force_close(stream, NULL);
+        Py_XDECREF(future);
+        return PYGEN_ERROR;
+    }
+    *result = future;
+    return PYGEN_NEXT;
+}
+
+static PySendResult
+connect_begin(ConnectObject *op, PyObject **result)
+{
+    if (loop_check_closed(op->loop) < 0
+        || PySys_Audit("socket.connect", "OO", Py_None, op->address) < 0
+        || connect_make_socket(op) < 0) {
+        return PYGEN_ERROR;
+    }
+    if (connect(op->fd, (struct sockaddr *)&op->target, op->target_length) < 0) {
+        if (errno != EINPROGRESS && errno != EAGAIN && errno != EINTR) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return PYGEN_ERROR;
+        }
+        if (!connect_is_through(op)) {
+            return connect_wait(op, result);
+        }
+    }
+    return connect_open(op, result);
+}
+
+/* The wait is over: connected, or not. */
+static PySendResult
+connect_go_on(ConnectObject *op, PyObject **result)
+{
+    int error = sockop_connect_status(op->fd, op->address);
+    if (error != 0) {
+        return error < 0 ? PYGEN_ERROR : connect_wait(op, result);
+    }
+    return connect_open(op, result);
+}
+
+static PySendResult
+connect_end(ConnectObject *op, PyObject **result)
+{
+    if (op->stream->waiter != NULL) {
+        /* Resumed though nothing happened: asyncio's futures say the same. */
+        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+        return PYGEN_ERROR;
+    }
+    *result = PyTuple_Pack(2, op->stream, op->protocol);
+    return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
+}
+
+static PySendResult
+connect_send(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result)
+{
+    ConnectObject *op = CONNECT(self);
+    PySendResult status = PYGEN_ERROR;
+    *result = NULL;
+    switch (op->stage) {
+    case CONNECT_NEW:
+        status = connect_begin(op, result);
+        break;
+    case CONNECT_WAITING:
+        connect_stop_waiting(op);
+        status = connect_go_on(op, result);
+        break;
+    case CONNECT_OPENING:
+        status = connect_end(op, result);
+        break;
+    case CONNECT_DONE:
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        break;
+    }
+    if (status == PYGEN_ERROR) {
+        PyObject *exc = PyErr_GetRaisedException();
+        connect_abandon(op);
+        PyErr_SetRaisedException(exc);
+    }
+    else if (status == PYGEN_RETURN) {
+        connect_finish(op);
+    }
+    return status;
+}
+
+static PyObject *
+connect_iternext(PyObject *self)
+{
+    return awaitable_py_send(self, Py_None, connect_send);
+}
+
+/* throw(exception) or throw(type[, value[, traceback]]). */
+static PyObject *
+connect_py_throw(PyObject *self, PyObject *args)
+{
+    PyObject *type, *value = Py_None, *traceback = Py_None;
+    if (!PyArg_ParseTuple(args, "O|OO:throw", &type, &value, &traceback)) {
+        return NULL;
+    }
+    connect_abandon(CONNECT(self));
+    awaitable_raise(type, value);
+    return NULL;
+}
+
+static PyObject *
+connect_py_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    connect_abandon(CONNECT(self));
+    Py_RETURN_NONE;
+}
+
+/* ---- making --------------------------------------------------------------------------- */
+
+/* _connect_stream(protocol_factory, info): `info` is one of getaddrinfo()'s. None where that is
+ * no TCP address in numbers. */
+PyObject *
+connect_py_make(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    LoopObject *loop = LOOP(self);
+    if (nargs != 2 || !PyTuple_Check(args[1]) || PyTuple_GET_SIZE(args[1]) != 5) {
+        PyErr_SetString(PyExc_TypeError, "_connect_stream(protocol_factory, info)");
+        return NULL;
+    }
+    int family = (int)PyLong_AsLong(PyTuple_GET_ITEM(args[1], 0));
+    int type = (int)PyLong_AsLong(PyTuple_GET_ITEM(args[1], 1));
+    int number = (int)PyLong_AsLong(PyTuple_GET_ITEM(args[1], 2));
+    PyObject *address = PyTuple_GET_ITEM(args[1], 4);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    struct sockaddr_storage target;
+    socklen_t length;
+    if (type != SOCK_STREAM || address_from_python(family, address, &target, &length) != 0) {
+        Py_RETURN_NONE;
+    }
+    PyTypeObject *op_type = loop->state->ConnectType;
+    ConnectObject *op = CONNECT(op_type->tp_alloc(op_type, 0));
+    if (op == NULL) {
+        return NULL;
+    }
+    op->loop = LOOP(Py_NewRef(loop));
+    op->factory = Py_NewRef(args[0]);
+    op->address = Py_NewRef(address);
+    op->fd = -1;
+    op->number = number;
+    memcpy(&op->target, &target, length);
+    op->target_length = length;
+    return (PyObject *)op;
+}
+
+/* ---- the type ------------------------------------------------------------------------- */
+
+static int
+connect_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    ConnectObject *op = CONNECT(self);
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(op->loop);
+    Py_VISIT(op->factory);
+    Py_VISIT(op->address);
+    Py_VISIT(op->handle);
+    Py_VISIT(op->future);
+    Py_VISIT(op->stream);
+    Py_VISIT(op->protocol);
+    return 0;
+}
+
+static int
+connect_clear(PyObject *self)
+{
+    ConnectObject *op = CONNECT(self);
+    if (op->loop != NULL) {
+        connect_finish(op);
+    }
+    Py_CLEAR(op->factory);
+    Py_CLEAR(op->address);
+    return 0;
+}
+
+static void
+connect_dealloc(PyObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    connect_clear(self);
+    Py_CLEAR(CONNECT(self)->loop);
+    compat_free_instance(self);
+}
+
+static PyMethodDef connect_methods[] = {
+    {"throw", connect_py_throw, METH_VARARGS, NULL},
+    {"close", connect_py_close, METH_NOARGS, NULL},
+    {NULL},
+};
+
+static PyType_Slot connect_slots[] = {
+    {Py_tp_doc, "A connection to one address, to be awaited once: (transport, protocol)."},
+    {Py_tp_dealloc, connect_dealloc},
+    {Py_tp_traverse, connect_traverse},
+    {Py_tp_clear, connect_clear},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, connect_iternext},
+    {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, connect_send},
+    {Py_tp_methods, connect_methods},
+    {0, NULL},
+};
+
+PyType_Spec connect_spec = {
+    .name = "uvloop_clone._core.ConnectOperation",
+    .basicsize = sizeof(ConnectObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = connect_slots,
+};
