@@ -131,21 +131,51 @@ blocks_open(LoopObject *loop)
 }
 
 PyObject *
-blocks_copy(LoopObject *loop, const char *data, Py_ssize_t count)
+blocks_new(LoopObject *loop, Py_ssize_t size)
 {
-    if (count < BLOCK_SMALLEST || count > DIRECT_LARGEST) {
-        return PyBytes_FromStringAndSize(data, count);
+    if (size < BLOCK_SMALLEST || size > DIRECT_LARGEST) {
+        return PyBytes_FromStringAndSize(NULL, size);
     }
-    Block *block = blocks_open(loop) < 0 ? NULL : blocks_find(loop->read_blocks, count);
+    Block *block = blocks_open(loop) < 0 ? NULL : blocks_find(loop->read_blocks, size);
     if (block == NULL) {
         return NULL;
     }
     if (block == loop->read_blocks->next) {
         loop->read_blocks->next = NULL;
     }
-    memcpy(PyBytes_AS_STRING(block->bytes), data, (size_t)count);
-    bytes_set_size(block->bytes, count);
+    bytes_set_size(block->bytes, size);
     return Py_NewRef(block->bytes);
+}
+
+int
+blocks_cut(LoopObject *loop, PyObject **bytes, Py_ssize_t size)
+{
+    if (Py_REFCNT(*bytes) == 1) { /* not a block: those are watched */
+        return _PyBytes_Resize(bytes, size);
+    }
+    PyObject *whole = *bytes;
+    Block *block = loop->read_blocks->blocks;
+    while (block->bytes != whole) {
+        block++;
+    }
+    if (size * 2 > block->capacity) {
+        bytes_set_size(whole, size);
+    }
+    else {
+        *bytes = PyBytes_FromStringAndSize(PyBytes_AS_STRING(whole), size);
+        Py_DECREF(whole);
+    }
+    return *bytes != NULL ? 0 : -1;
+}
+
+PyObject *
+blocks_copy(LoopObject *loop, const char *data, Py_ssize_t count)
+{
+    PyObject *bytes = blocks_new(loop, count);
+    if (likely(bytes != NULL)) {
+        memcpy(PyBytes_AS_STRING(bytes), data, (size_t)count);
+    }
+    return bytes;
 }
 
 PyObject *

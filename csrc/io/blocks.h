@@ -17,6 +17,10 @@ char *blocks_buffer(LoopObject *loop, size_t *size);
 PyObject *blocks_take(LoopObject *loop, const char *data, Py_ssize_t count);
 /* Bytes that are soon given back, such as what waits for the end of this turn. */
 PyObject *blocks_copy(LoopObject *loop, const char *data, Py_ssize_t count);
+/* The same, to be filled in and then cut to what it holds, before anybody else sees it. As with
+ * _PyBytes_Resize(), *bytes is NULL after a failure. */
+PyObject *blocks_new(LoopObject *loop, Py_ssize_t size);
+int blocks_cut(LoopObject *loop, PyObject **bytes, Py_ssize_t size);
 void blocks_free(LoopObject *loop);
 
 #endif

@@ -5,6 +5,7 @@
  */
 
 #include "tls/connection.h"
+#include "io/blocks.h"
 
 
 /* Fails as a whole: asyncio's SSLProtocol does so for whatever goes wrong while it reads. */
@@ -52,9 +53,10 @@ call_app(TLSObject *tls, PyObject *name, PyObject *arg)
 
 /* What the last read() of a batch returned is *last; the bytes may be empty. NULL: failed. */
 static PyObject *
-decrypt(TLSEngine *engine, size_t bound, Py_ssize_t *last)
+decrypt(TLSObject *tls, size_t bound, Py_ssize_t *last)
 {
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bound);
+    TLSEngine *engine = &tls->engine;
+    PyObject *bytes = blocks_new(tls->loop, (Py_ssize_t)bound);
     if (bytes == NULL) {
         return NULL;
     }
@@ -69,7 +71,7 @@ decrypt(TLSEngine *engine, size_t bound, Py_ssize_t *last)
     } while (used < bound && engine->kind->bound(engine) > 0);
     if (used != bound) {
         PyObject *raised = *last == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
-        _PyBytes_Resize(&bytes, (Py_ssize_t)used);
+        blocks_cut(tls->loop, &bytes, (Py_ssize_t)used);
         if (raised != NULL) {
             PyErr_SetRaisedException(raised);
         }
@@ -85,7 +87,7 @@ read_bytes(TLSObject *tls)
     size_t bound;
     while (tls_may_read(tls) && (bound = engine->kind->bound(engine)) > 0) {
         Py_ssize_t last = TLS_AGAIN;
-        PyObject *bytes = decrypt(engine, bound, &last);
+        PyObject *bytes = decrypt(tls, bound, &last);
         PyObject *raised =
             bytes == NULL || last == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
         /* What came before the error is good. */
