@@ -9,8 +9,8 @@ import signal
 import sys
 from pathlib import Path
 
-from benchmarks import docs, profile, registry, report, runner
-from benchmarks.loops import OURS
+from benchmarks import docs, instructions, profile, registry, report, runner
+from benchmarks.loops import LIMIT, OURS
 from benchmarks.native import Unable
 from benchmarks.results import Results
 
@@ -54,6 +54,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--profile",
         action="store_true",
         help="instead of comparing, show where the time of each loop goes at the rows (perf)",
+    )
+    parser.add_argument(
+        "--instructions",
+        action="store_true",
+        help="instead of comparing, count the instructions of one operation (valgrind)",
     )
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     return parser.parse_args(argv)
@@ -102,6 +107,15 @@ def show_profiles(args: argparse.Namespace) -> int:
     return 0
 
 
+def show_instructions(args: argparse.Namespace) -> int:
+    """Print the instructions of one operation for each row asked for."""
+    names = args.loops.split(",") if args.loops else [OURS, "uvloop", LIMIT]
+    rows = choose(registry.load(), args)
+    for line in instructions.table(rows, names, args.seconds or 2.0):
+        print(line, flush=True)
+    return 0
+
+
 def reread(args: argparse.Namespace) -> list[Results]:
     """Earlier runs, printed again; runs on the same Python count as parts of one."""
     found: dict[str, Results] = {}
@@ -130,6 +144,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if args.profile:
         return show_profiles(args)
+    if args.instructions:
+        return show_instructions(args)
     runs = reread(args) if args.sources else [measure(args)]
     for results in runs:
         print("\n" + report.ending(results))

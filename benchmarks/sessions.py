@@ -37,11 +37,13 @@ PATIENCE = 40.0  # seconds beyond the measured time before a worker counts as hu
 @dataclass(frozen=True)
 class Sample:
     """One measure: the value in the row's unit, CPU microseconds of the loop's process for one
-    operation where they are known, and the number of timers that fired early."""
+    operation where they are known, the number of timers that fired early, and how many operations
+    the process did from the start of the measure to its end."""
 
     value: float
     cpu: float | None = None
     early: int = 0
+    count: float = 0
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,9 @@ class Child:
         self.errors.close()
 
 
+Tool = tuple[str, ...]  # a command that runs another command, such as valgrind's; or nothing
+
+
 class Session(Protocol):
     """What the runner asks of every kind of work."""
 
@@ -169,9 +174,9 @@ class Session(Protocol):
         """End all processes."""
 
 
-def worker(mode: str, name: str, folder: str, *arguments: str) -> Child:
+def worker(mode: str, name: str, folder: str, *arguments: str, tool: Tool = ()) -> Child:
     """Start a worker process for a loop."""
-    return Child([sys.executable, "-c", BOOT, ROOT, mode, name, *arguments], folder)
+    return Child([*tool, sys.executable, "-c", BOOT, ROOT, mode, name, *arguments], folder)
 
 
 def probe(name: str, folder: str) -> str:
@@ -186,11 +191,11 @@ def probe(name: str, folder: str) -> str:
 class InsideSession:
     """A worker that measures its own loop on request."""
 
-    def __init__(self, row: Row, name: str, folder: str) -> None:
+    def __init__(self, row: Row, name: str, folder: str, tool: Tool) -> None:
         work = row.work
         assert isinstance(work, Inside)
         cpu = cores().server if work.pinned else -1
-        self.child = worker("inside", name, folder, row.name, str(cpu))
+        self.child = worker("inside", name, folder, row.name, str(cpu), tool=tool)
         try:
             self.child.answer(PATIENCE)
         except Unable:
@@ -203,7 +208,7 @@ class InsideSession:
         self.child.tell(repr(seconds))
         answer = self.child.answer(seconds + PATIENCE)
         self.child.stop()
-        return Sample(answer["value"], answer.get("cpu"), answer.get("early", 0))
+        return Sample(answer["value"], answer.get("cpu"), answer.get("early", 0), answer["count"])
 
     def close(self) -> None:
         self.child.kill()
@@ -233,7 +238,7 @@ class ProgramSession:
 class Server:
     """A server process, of a loop or the C limit, and the client's way to it."""
 
-    def __init__(self, row: Row, name: str, folder: str) -> None:
+    def __init__(self, row: Row, name: str, folder: str, tool: Tool = ()) -> None:
         work = row.work
         assert isinstance(work, (Served, Idle))
         tls = isinstance(work, Served) and work.tls
@@ -245,9 +250,10 @@ class Server:
         if name == LIMIT:
             assert isinstance(work, Served)
             where = [cert, key] if tls else [f"unix:{self.path}" if self.path else transport]
-            self.child = Child([native.program(work.limit), *where, cpu], folder)
+            self.child = Child([*tool, native.program(work.limit), *where, cpu], folder)
         else:
-            self.child = worker("serve", name, folder, row.name, cpu, self.path, cert, key)
+            arguments = [row.name, cpu, self.path, cert, key]
+            self.child = worker("serve", name, folder, *arguments, tool=tool)
         try:
             if name == LIMIT:
                 port = self.child.line(PATIENCE)
@@ -267,10 +273,10 @@ class Server:
 class ServedSession:
     """A server that stays up, loaded by a client in every round."""
 
-    def __init__(self, row: Row, name: str, folder: str) -> None:
+    def __init__(self, row: Row, name: str, folder: str, tool: Tool) -> None:
         assert isinstance(row.work, Served)
         self.options, self.folder = row.work.client, folder
-        self.server = Server(row, name, folder)
+        self.server = Server(row, name, folder, tool)
         self.child = self.server.child
         self.child.stop()
 
@@ -300,7 +306,7 @@ class ServedSession:
         child.rest()  # the server sees the connections end
         child.stop()
         cpu = used / answer["total"] * 1e6 if used else None
-        return Sample(answer["per_second"], cpu)
+        return Sample(answer["per_second"], cpu, count=answer["total"])
 
     def close(self) -> None:
         self.server.close()
@@ -389,14 +395,15 @@ class ProcessSession:
         """Every process has ended."""
 
 
-def open_session(row: Row, name: str, folder: str) -> Session:
-    """A session of the kind that the row's work needs. Raises Unable."""
+def open_session(row: Row, name: str, folder: str, tool: Tool = ()) -> Session:
+    """A session of the kind that the row's work needs; ``tool`` runs the process that stays, where
+    there is one. Raises Unable."""
     if isinstance(row.work, Inside):
         if name == LIMIT:
             return ProgramSession(row, folder)
-        return InsideSession(row, name, folder)
+        return InsideSession(row, name, folder, tool)
     if isinstance(row.work, Served):
-        return ServedSession(row, name, folder)
+        return ServedSession(row, name, folder, tool)
     if isinstance(row.work, Idle):
         return IdleSession(row, name, folder)
     return ProcessSession(row, name, folder)

@@ -43,7 +43,7 @@ async def batches(
     """Run batches for ``seconds`` after one to warm up."""
     generator = work.function(loop)
     try:
-        await generator.__anext__()
+        warming = await generator.__anext__()
         begin, begin_cpu = time.perf_counter(), time.process_time()
         end = begin + seconds
         now, count, total, early = begin, 0, 0.0, 0
@@ -57,8 +57,9 @@ async def batches(
     finally:
         await generator.aclose()
     if work.mean:
-        return {"value": total / count, "early": early}
-    return {"value": total / (now - begin), "cpu": cpu / total * 1e6}
+        return {"value": total / count, "early": early, "count": count + 1}
+    cpu_each = cpu / total * 1e6
+    return {"value": total / (now - begin), "cpu": cpu_each, "count": total + warming}
 
 
 def inside(name: str, row: registry.Row) -> None:

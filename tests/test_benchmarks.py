@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
-from benchmarks import docs, registry, report, svg  # noqa: E402
+from benchmarks import docs, instructions, registry, report, svg  # noqa: E402
 from benchmarks.loops import LIMIT, OURS  # noqa: E402
 from benchmarks.results import Results, RowResult  # noqa: E402
 from benchmarks.sessions import Sample  # noqa: E402
@@ -50,6 +50,41 @@ def test_goals_are_judged_against_their_own_measure():
     pair = registry.Goal("aiofastnet", 1.05)
     assert not row(pair, ours=[10], pair=[10]).verdicts()[0].met
     assert row(registry.at_most(40), less=True, ours=[39]).verdicts()[0].met
+
+
+CALLGRIND = """
+positions: line
+ob=(1) /usr/lib/libpython3.11.so.1.0
+fn=(1) eval
+12 100
++3 5
+cob=(2) /usr/lib/libc.so.6
+cfn=(2) memcpy
+calls=2 40
+* 900
+17
+ob=(2)
+fn=(2)
+40 60
+ob=(3) /venv/uvloop_clone/_core.cpython-311-x86_64-linux-gnu.so
+fn=(3) turn
+-2 7
+cob=(4) /usr/lib/python3.11/lib-dynload/_asyncio.cpython-311-x86_64-linux-gnu.so
+calls=1 1
+1 30
+ob=(4)
+1 30
+"""
+
+
+def test_instructions_are_counted_once_and_by_owner():
+    found = instructions.by_owner(CALLGRIND.splitlines())
+    assert found == {"interpreter": 135, "libc": 60, "extension": 7}
+    assert instructions.owner("/usr/lib/x86_64-linux-gnu/libuv.so.1.0.0") == "libuv"
+    assert instructions.owner("/usr/lib/libcrypto.so.3") == "OpenSSL"
+    assert instructions.owner("/usr/bin/python3.13") == "interpreter"
+    assert instructions.owner("/usr/lib/ld-linux-x86-64.so.2") == "libc"
+    assert instructions.owner("???") == "other"
 
 
 def test_one_early_timer_fails_the_goal():
