@@ -89,17 +89,25 @@ def growth_plot(results: Results) -> str:
 
 
 def flatness(results: Results) -> list[str]:
-    """How far our own cost of one event moves over each series."""
-    found: dict[str, list[float]] = {}
+    """How far the cost of one event moves over each series: ours, and beside it the others'."""
+    found: dict[str, dict[str, list[float]]] = {}
     for row in results.rows:
-        cost = row.cpu(OURS) if row.series else None
-        if cost:
-            found.setdefault(row.series, []).append(cost)
-    return [
-        f"Over the {series}, our dearest event costs {max(costs) / min(costs):.2f} times the "
-        f"cheapest (the mark is 1.5)."
-        for series, costs in found.items()
-    ]
+        for name in row.samples if row.series else ():
+            cost = row.cpu(name)
+            if cost:
+                found.setdefault(row.series, {}).setdefault(name, []).append(cost)
+    lines = []
+    for series, costs in found.items():
+        spans = {name: f"{max(those) / min(those):.2f}" for name, those in costs.items()}
+        ours = spans.pop(OURS, None)
+        if ours is not None:
+            others = "; ".join(f"{report.label(name)}: {span}" for name, span in spans.items())
+            beside = f"; {others}" if others else ""
+            lines += [
+                f"- Over the {series}, our dearest event costs {ours} times the cheapest (the mark "
+                f"is 1.5{beside})."
+            ]
+    return lines
 
 
 def losses(results: Results) -> list[str]:

@@ -52,6 +52,18 @@ def test_goals_are_judged_against_their_own_measure():
     assert row(registry.at_most(40), less=True, ours=[39]).verdicts()[0].met
 
 
+def test_growth_is_told_for_all_that_took_part():
+    rows = []
+    for size, ours, limit in ((10, 2.0, 1.0), (100, 1.0, 1.5), (1000, 3.0, 2.0)):
+        found = row(ours=[1], limit=[1])
+        found.series, found.size = "connections", size
+        found.samples = {OURS: [Sample(1, cpu=ours)], LIMIT: [Sample(1, cpu=limit)]}
+        rows.append(found)
+    (line,) = docs.flatness(results(*rows))
+    assert "ours" not in line
+    assert "3.00 times the cheapest (the mark is 1.5; limit: 2.00)" in line
+
+
 CALLGRIND = """
 positions: line
 ob=(1) /usr/lib/libpython3.11.so.1.0
