@@ -105,6 +105,7 @@ def variant():
 def arguments():
     """(compiler arguments, linker arguments) of this build."""
     compile_args = ["-std=c11", "-Wall", "-Wextra", "-fvisibility=hidden"]
+    compile_args.append("-Wno-missing-field-initializers")  # {NULL}, which clang warns of
     link_args = []
     if switched_on("UVLOOP_CLONE_WERROR"):
         compile_args.append("-Werror")
