@@ -39,43 +39,54 @@ tasks_py_create_future(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 #define MAX_TASK_KEYWORDS 8
 
+/* Task(coro, loop=loop) */
 static PyObject *
-task_from_class(LoopObject *loop, PyObject *coro, PyObject *const *values, PyObject *names)
+task_without_keywords(LoopObject *loop, PyObject *task_class, PyObject *coro)
 {
-    CoreState *state = loop->state;
-    Py_ssize_t count = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    PyObject *keyword = loop_keyword(loop);
+    PyObject *args = keyword == NULL ? NULL : PyTuple_Pack(1, coro);
+    PyObject *task = args == NULL ? NULL : PyObject_Call(task_class, args, keyword);
+    Py_XDECREF(args);
+    return task;
+}
+
+static PyObject *
+task_with_keywords(LoopObject *loop, PyObject *task_class, PyObject *coro,
+                   PyObject *const *values, PyObject *names)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(names);
     PyObject *stack[MAX_TASK_KEYWORDS + 3];
-    PyObject *all_names = NULL;
     if (count > MAX_TASK_KEYWORDS) {
         PyErr_SetString(PyExc_TypeError, "create_task() got too many keyword arguments");
         return NULL;
     }
+    PyObject *all_names = PyTuple_New(count + 1);
+    if (all_names == NULL) {
+        return NULL;
+    }
+    stack[1] = coro;
+    stack[2] = (PyObject *)loop;
+    PyTuple_SET_ITEM(all_names, 0, Py_NewRef(loop->state->str_loop));
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyTuple_SET_ITEM(all_names, i + 1, Py_NewRef(PyTuple_GET_ITEM(names, i)));
+        stack[i + 3] = values[i];
+    }
+    PyObject *task =
+        PyObject_Vectorcall(task_class, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, all_names);
+    Py_DECREF(all_names);
+    return task;
+}
+
+static PyObject *
+task_from_class(LoopObject *loop, PyObject *coro, PyObject *const *values, PyObject *names)
+{
     /* asyncio.tasks.Task is looked up each time: nest_asyncio and others replace it. */
-    PyObject *task_class = PyObject_GetAttr(state->asyncio_tasks, state->str_Task);
+    PyObject *task_class = PyObject_GetAttr(loop->state->asyncio_tasks, loop->state->str_Task);
     if (task_class == NULL) {
         return NULL;
     }
-    PyObject *task = NULL;
-    stack[1] = coro;
-    stack[2] = (PyObject *)loop;
-    if (count == 0) {
-        all_names = Py_NewRef(state->kwnames_loop);
-    }
-    else {
-        all_names = PyTuple_New(count + 1);
-        if (all_names == NULL) {
-            goto done;
-        }
-        PyTuple_SET_ITEM(all_names, 0, Py_NewRef(state->str_loop));
-        for (Py_ssize_t i = 0; i < count; i++) {
-            PyTuple_SET_ITEM(all_names, i + 1, Py_NewRef(PyTuple_GET_ITEM(names, i)));
-            stack[i + 3] = values[i];
-        }
-    }
-    task =
-        PyObject_Vectorcall(task_class, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, all_names);
-done:
-    Py_XDECREF(all_names);
+    PyObject *task = names == NULL ? task_without_keywords(loop, task_class, coro)
+                                   : task_with_keywords(loop, task_class, coro, values, names);
     Py_DECREF(task_class);
     return task;
 }
