@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import fractions
+import itertools
 import random
 import time
 import weakref
@@ -83,6 +84,74 @@ def test_equal_deadlines_run_in_scheduling_order(loop, turns):
         expected.append((deadline, i))
     turns(2)
     assert seen == sorted(expected)
+
+
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.parametrize("due", [1, 63, 64, 65, 300, 5000])
+@pytest.mark.parametrize("later", [0, 1, 300, 5000])
+def test_some_are_due_and_others_later(loop, turns, due, later):
+    """However many there are: the due ones by deadline, then scheduling, and not those that were
+    cancelled; the others afterwards, beside what was set meanwhile."""
+    rng = random.Random(due * 10_000 + later)
+    now, numbers, seen, expected, cancelled = 1000.0, itertools.count(), [], [], []
+    loop.time = lambda: now
+    deadlines = [rng.randrange(900, 1001) for _ in range(due)]
+    deadlines += [rng.randrange(1001, 1101) for _ in range(later)]
+    rng.shuffle(deadlines)
+
+    def fire(key):
+        seen.append(key)
+        if now < 1100 and not key[1] % 3:  # while others that are due wait for their turn
+            set_timer(rng.randrange(int(now) + 1, 1101))
+
+    def set_timer(when):
+        number = next(numbers)
+        handle = loop.call_at(when, fire, (when, number))
+        if number % 5 == 2:
+            cancelled.append(handle)
+        else:
+            expected.append((when, number))
+
+    for when in deadlines:
+        set_timer(when)
+    for handle in cancelled:
+        handle.cancel()
+    for now in (1000.0, 1050.0, 1101.0):
+        ready = sorted(key for key in expected if key[0] <= now)
+        expected = [key for key in expected if key[0] > now]
+        seen.clear()
+        turns(2)
+        assert seen == ready
+        for handle in cancelled:
+            handle.cancel()
+    assert not expected
+    del loop.time
+
+
+@pytest.mark.only("uvloop_clone")
+def test_freeing_a_cancelled_timer_may_touch_the_others(loop, turns):
+    """Its end runs a program's code, after all that is due has left the heap."""
+    seen, gone = [], []
+    now = loop.time()
+    others = [loop.call_at(now - 2 + i / 1000, seen.append, i) for i in range(200)]
+    doomed = [loop.call_at(now - 1 - i, print) for i in range(50)]
+
+    def on_end(_ref):
+        gone.append(len(seen))
+        for handle in others[::2]:
+            handle.cancel()
+        for delay in (-1, 1):
+            loop.call_later(delay, seen.append, "new").cancel()
+            loop.call_later(delay, seen.append, "old")
+
+    refs = [weakref.ref(handle, on_end) for handle in doomed]
+    for handle in doomed:
+        handle.cancel()
+    del handle, doomed
+    turns(3)
+    assert gone == [0] * len(refs)
+    assert seen == [*range(1, 200, 2), *["old"] * len(refs)]
+    assert all(handle.cancelled() for handle in others[::2])
 
 
 def test_ten_thousand_timers_in_deadline_order(loop, run):

@@ -65,9 +65,15 @@ loop_check_callback(LoopObject *loop, PyObject *callback, const char *method)
 /* ---- making --------------------------------------------------------------------------- */
 
 int
-ready_grow(ReadyQueue *queue)
+ready_reserve(ReadyQueue *queue, size_t more)
 {
-    size_t capacity = queue->capacity ? queue->capacity * 2 : 256;
+    size_t capacity = queue->capacity ? queue->capacity : 256;
+    while (capacity < queue->count + more) {
+        capacity *= 2;
+    }
+    if (capacity == queue->capacity) {
+        return 0;
+    }
     HandleObject **items = PyMem_Malloc(capacity * sizeof(*items));
     if (items == NULL) {
         PyErr_NoMemory();

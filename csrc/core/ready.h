@@ -5,13 +5,14 @@
 
 #include "core/core.h"
 
-int ready_grow(ReadyQueue *queue);
+/* Room for so many more. */
+int ready_reserve(ReadyQueue *queue, size_t more);
 
 /* Takes over the reference to `handle`. */
 static inline int
 ready_push(ReadyQueue *queue, HandleObject *handle)
 {
-    if (unlikely(queue->count == queue->capacity) && ready_grow(queue) < 0) {
+    if (unlikely(queue->count == queue->capacity) && ready_reserve(queue, 1) < 0) {
         return -1;
     }
     queue->items[(queue->head + queue->count) & (queue->capacity - 1)] = handle;
@@ -23,7 +24,7 @@ ready_push(ReadyQueue *queue, HandleObject *handle)
 static inline int
 ready_push_front(ReadyQueue *queue, HandleObject *handle)
 {
-    if (unlikely(queue->count == queue->capacity) && ready_grow(queue) < 0) {
+    if (unlikely(queue->count == queue->capacity) && ready_reserve(queue, 1) < 0) {
         return -1;
     }
     queue->head = (queue->head - 1) & (queue->capacity - 1);

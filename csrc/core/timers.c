@@ -9,6 +9,7 @@
 #include "core/ready.h"
 
 #include <math.h>
+#include <string.h>
 
 #define COMPACT_MIN_CANCELLED 100 /* asyncio's figures */
 
@@ -50,7 +51,8 @@ loop_clock(LoopObject *loop, double *now)
 static inline bool
 entry_before(const TimerEntry *a, const TimerEntry *b)
 {
-    return a->when < b->when || (a->when == b->when && a->sequence < b->sequence);
+    /* No short-circuit: which it is can seldom be foretold. */
+    return (a->when < b->when) | ((a->when == b->when) & (a->sequence < b->sequence));
 }
 
 static void
@@ -162,6 +164,19 @@ timers_push(LoopObject *loop, HandleObject *handle)
     return 0;
 }
 
+/* Of handles that are linked through `next`, which only the inbox uses otherwise. May run Python
+ * code, which may touch the heap: it has to be settled before. */
+static void
+handles_free(HandleObject *first)
+{
+    while (first != NULL) {
+        HandleObject *handle = first;
+        first = handle->next;
+        handle->next = NULL;
+        Py_DECREF(handle);
+    }
+}
+
 void
 timers_compact(LoopObject *loop)
 {
@@ -190,12 +205,7 @@ timers_compact(LoopObject *loop)
     for (size_t i = kept / 2; i-- > 0;) {
         heap_sift_down(heap, i);
     }
-    while (cancelled != NULL) {
-        HandleObject *handle = cancelled;
-        cancelled = handle->next;
-        handle->next = NULL;
-        Py_DECREF(handle);
-    }
+    handles_free(cancelled);
 }
 
 static void
@@ -205,6 +215,142 @@ heap_drop_cancelled_top(TimerHeap *heap)
         HandleObject *handle = heap_pop(heap);
         Py_DECREF(handle);
     }
+}
+
+/* ---- what is due ---------------------------------------------------------------------- */
+
+/* Popping an entry walks down the whole heap, and in a large one each step misses the caches. So
+ * the first few are popped; where more are due, they are cut out together and sorted. */
+#define FEW_DUE 64
+#define SORTED_BY_INSERTION 12
+#define FETCHED_AHEAD 8
+
+/* Sorts by deadline and sequence. `spare` has room for half of the entries. */
+static void
+entries_sort(TimerEntry *entries, size_t count, TimerEntry *spare)
+{
+    if (count <= SORTED_BY_INSERTION) {
+        for (size_t i = 1; i < count; i++) {
+            TimerEntry entry = entries[i];
+            size_t at = i;
+            for (; at > 0 && entry_before(&entry, &entries[at - 1]); at--) {
+                entries[at] = entries[at - 1];
+            }
+            entries[at] = entry;
+        }
+        return;
+    }
+    size_t half = count / 2;
+    entries_sort(entries, half, spare);
+    entries_sort(entries + half, count - half, spare);
+    memcpy(spare, entries, half * sizeof(TimerEntry));
+    const TimerEntry *left = spare, *left_end = spare + half;
+    const TimerEntry *right = entries + half, *right_end = entries + count;
+    while (left < left_end && right < right_end) {
+        bool from_right = entry_before(right, left);
+        *entries++ = from_right ? *right : *left;
+        right += from_right;
+        left += !from_right;
+    }
+    memcpy(entries, left, (size_t)(left_end - left) * sizeof(TimerEntry));
+}
+
+/* Where the due entries are, in ascending order; the first entry has to be one. They are the top
+ * of the heap: what lies below one that is not due is not due either. NULL: no memory. */
+static size_t *
+heap_find_due(const TimerHeap *heap, double now, size_t *count)
+{
+    size_t capacity = FEW_DUE, found = 1;
+    size_t *due = PyMem_Malloc(capacity * sizeof(*due));
+    if (due == NULL) {
+        return NULL;
+    }
+    due[0] = 0;
+    for (size_t i = 0; i < found; i++) {
+        if (found + 2 > capacity) {
+            size_t *larger = PyMem_Realloc(due, 2 * capacity * sizeof(*due));
+            if (larger == NULL) {
+                PyMem_Free(due);
+                return NULL;
+            }
+            due = larger;
+            capacity *= 2;
+        }
+        size_t child = 2 * due[i] + 1;
+        for (size_t end = child + 2; child < end && child < heap->count; child++) {
+            if (heap->entries[child].when <= now) {
+                due[found++] = child;
+            }
+        }
+    }
+    *count = found;
+    return due;
+}
+
+/* Takes these entries out. The gaps are filled from the end of the heap, the last gap first, so
+ * that below each there is a heap already. */
+static void
+heap_cut_out(TimerHeap *heap, const size_t *places, size_t count, TimerEntry *taken)
+{
+    for (size_t i = 0; i < count; i++) {
+        taken[i] = heap->entries[places[i]];
+    }
+    while (count-- > 0) {
+        size_t place = places[count];
+        heap->entries[place] = heap->entries[--heap->count];
+        if (place < heap->count) {
+            heap_sift_down(heap, place);
+        }
+    }
+}
+
+/* Moves sorted entries, which are in the heap no longer, to the queue, which has room for them.
+ */
+static void
+entries_make_ready(LoopObject *loop, const TimerEntry *entries, size_t count)
+{
+    TimerHeap *heap = &loop->timers;
+    HandleObject *cancelled = NULL;
+    for (size_t i = 0; i < count; i++) {
+        HandleObject *handle = entries[i].handle;
+        if (i + FETCHED_AHEAD < count) {
+            __builtin_prefetch(&entries[i + FETCHED_AHEAD].handle->flags);
+        }
+        heap_let_go(heap, handle);
+        if (likely(!(handle->flags & HANDLE_CANCELLED))) {
+            ready_push(&loop->ready, handle);
+            continue;
+        }
+        heap->cancelled--;
+        handle_finish(handle);
+        handle->next = cancelled;
+        cancelled = handle;
+    }
+    handles_free(cancelled);
+}
+
+/* Moves everything that is due at once; the first entry has to be. False: no memory for that. */
+static bool
+timers_collect_many(LoopObject *loop, double now)
+{
+    size_t count;
+    size_t *places = heap_find_due(&loop->timers, now, &count);
+    if (places == NULL) {
+        return false;
+    }
+    TimerEntry *taken = PyMem_Malloc((count + count / 2) * sizeof(TimerEntry));
+    bool enough = taken != NULL && ready_reserve(&loop->ready, count) == 0;
+    if (enough) {
+        heap_cut_out(&loop->timers, places, count, taken);
+        entries_sort(taken, count, taken + count);
+        entries_make_ready(loop, taken, count);
+    }
+    else {
+        PyErr_Clear();
+    }
+    PyMem_Free(taken);
+    PyMem_Free(places);
+    return enough;
 }
 
 int
@@ -218,7 +364,10 @@ timers_collect(LoopObject *loop)
     if (loop_clock(loop, &now) < 0) {
         return -1;
     }
-    while (heap->count > 0 && heap->entries[0].when <= now) {
+    for (int popped = 0; heap->count > 0 && heap->entries[0].when <= now; popped++) {
+        if (unlikely(popped == FEW_DUE) && timers_collect_many(loop, now)) {
+            break;
+        }
         HandleObject *handle = heap_pop(heap);
         if (handle->flags & HANDLE_CANCELLED) {
             Py_DECREF(handle);
