@@ -80,7 +80,7 @@ def test_waits_for_the_handshake(loop, run, deaf):
     run(main())
 
 
-@pytest.mark.parametrize("how", ["cancel", "timeout", "close"])
+@pytest.mark.parametrize("how", ["cancel", "timeout", "close", "resume"])
 def test_left_during_the_handshake(loop, run, deaf, how):
     address = deaf.sock.getsockname()
 
@@ -98,7 +98,11 @@ def test_left_during_the_handshake(loop, run, deaf, how):
                 await task
         else:
             connecting.send(None)
-            connecting.close()
+            if how == "close":
+                connecting.close()
+            else:
+                with pytest.raises(RuntimeError, match="await wasn't used with future"):
+                    connecting.send(None)
         await asyncio.sleep(0)
         assert open_fds() == before
 

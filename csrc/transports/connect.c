@@ -171,7 +171,7 @@ static PySendResult
 connect_open(ConnectObject *op, PyObject **result)
 {
     op->protocol = PyObject_CallNoArgs(op->factory);
-    if (op->protocol == NULL) {
+    if (op->protocol == NULL || loop_check_closed(op->loop) < 0) {
         return PYGEN_ERROR;
     }
     StreamObject *stream = stream_new(op->loop, op->protocol, NULL);
@@ -217,10 +217,21 @@ connect_begin(ConnectObject *op, PyObject **result)
     return connect_open(op, result);
 }
 
+/* Resumed though nothing happened: asyncio's futures say the same. */
+static PySendResult
+connect_refuse_resume(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+    return PYGEN_ERROR;
+}
+
 /* The wait is over: connected, or not. */
 static PySendResult
 connect_go_on(ConnectObject *op, PyObject **result)
 {
+    if (op->handle != NULL) {
+        return connect_refuse_resume();
+    }
     int error = sockop_connect_status(op->fd, op->address);
     if (error != 0) {
         return error < 0 ? PYGEN_ERROR : connect_wait(op, result);
@@ -232,9 +243,7 @@ static PySendResult
 connect_end(ConnectObject *op, PyObject **result)
 {
     if (op->stream->waiter != NULL) {
-        /* Resumed though nothing happened: asyncio's futures say the same. */
-        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
-        return PYGEN_ERROR;
+        return connect_refuse_resume();
     }
     *result = PyTuple_Pack(2, op->stream, op->protocol);
     return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
@@ -251,7 +260,6 @@ connect_send(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result)
         status = connect_begin(op, result);
         break;
     case CONNECT_WAITING:
-        connect_stop_waiting(op);
         status = connect_go_on(op, result);
         break;
     case CONNECT_OPENING:
@@ -306,9 +314,12 @@ PyObject *
 connect_py_make(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     LoopObject *loop = LOOP(self);
-    if (nargs != 2 || !PyTuple_Check(args[1]) || PyTuple_GET_SIZE(args[1]) != 5) {
+    if (nargs != 2) {
         PyErr_SetString(PyExc_TypeError, "_connect_stream(protocol_factory, info)");
         return NULL;
+    }
+    if (!PyTuple_Check(args[1]) || PyTuple_GET_SIZE(args[1]) != 5) {
+        Py_RETURN_NONE; /* from a resolver of somebody's own */
     }
     int family = (int)PyLong_AsLong(PyTuple_GET_ITEM(args[1], 0));
     int type = (int)PyLong_AsLong(PyTuple_GET_ITEM(args[1], 1));
