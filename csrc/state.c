@@ -46,6 +46,9 @@ bases_of(CoreState *state, PyType_Spec *spec)
     if (spec == &tls_protocol_spec) {
         return Py_NewRef(state->asyncio_protocol);
     }
+    if (spec == &sockop_spec || spec == &stream_operation_spec) {
+        return Py_NewRef((PyObject *)state->WaiterType);
+    }
     if (spec == &stream_reader_spec) {
         return Py_NewRef((PyObject *)state->asyncio_stream_reader);
     }
@@ -113,7 +116,7 @@ state_init(CoreState *state, PyObject *module)
 int
 state_import_tls(CoreState *state)
 {
-    if (likely(state->asyncio_cancelled_error != NULL)) { /* the last of the list */
+    if (likely(state->asyncio_timeout_error != NULL)) { /* the last of the list */
         return 0;
     }
 #define X(field, module_name, attribute)                                                         \

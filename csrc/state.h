@@ -21,6 +21,7 @@
     X(TLSTransportType, tls_transport_spec)                                                      \
     X(TLSProtocolType, tls_protocol_spec)                                                        \
     X(ServerBaseType, server_base_spec)                                                          \
+    X(WaiterType, waiter_spec)                                                                   \
     X(SockOpType, sockop_spec)                                                                   \
     X(ConnectType, connect_spec)                                                                 \
     X(StreamFeedType, feed_spec)                                                                 \
@@ -54,6 +55,9 @@
     X(asyncio_protocol, "asyncio", "Protocol")                                                   \
     X(asyncio_buffered_protocol, "asyncio", "BufferedProtocol")                                  \
     X(asyncio_future, "asyncio", "Future")                                                       \
+    X(asyncio_c_task, "uvloop_clone._format", "C_TASK")                                          \
+    X(asyncio_cancelled_error, "asyncio", "CancelledError")                                      \
+    X(asyncio_invalid_state, "asyncio", "InvalidStateError")                                     \
     X(futures_cancelled, "concurrent.futures", "CancelledError")                                 \
     X(asyncio_module, "asyncio", NULL)                                                           \
     X(asyncio_tasks, "asyncio.tasks", NULL)                                                      \
@@ -97,8 +101,7 @@
     X(ssl_zero_return_error, "ssl", "SSLZeroReturnError")                                        \
     X(ssl_memory_bio, "ssl", "MemoryBIO")                                                        \
     X(ssl_object_type, "ssl", "SSLObject")                                                       \
-    X(asyncio_timeout_error, "asyncio", "TimeoutError")                                          \
-    X(asyncio_cancelled_error, "asyncio", "CancelledError")
+    X(asyncio_timeout_error, "asyncio", "TimeoutError")
 
 /* X(name): interned as state->str_<name>. */
 #define STATE_NAMES(X)                                                                           \
@@ -127,11 +130,13 @@
     X(sendto)                                                                                    \
     X(pipe)                                                                                      \
     X(get_buffer)                                                                                \
+    X(get_loop)                                                                                  \
     X(gettimeout)                                                                                \
     X(handle)                                                                                    \
     X(lineno)                                                                                    \
     X(loop)                                                                                      \
     X(message)                                                                                   \
+    X(msg)                                                                                       \
     X(name)                                                                                      \
     X(pause_writing)                                                                             \
     X(peername)                                                                                  \

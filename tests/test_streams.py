@@ -238,7 +238,7 @@ def test_cancelled_read_loses_nothing(connected):
     async def test(reader, writer, other):
         waiting = asyncio.ensure_future(reader.readexactly(4))
         await asyncio.sleep(0)
-        assert isinstance(reader._waiter, asyncio.Future)
+        assert asyncio.isfuture(reader._waiter)
         other.send(b"ab")
         await until(lambda: reader._buffer)
         await asyncio.sleep(0)

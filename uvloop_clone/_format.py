@@ -6,7 +6,7 @@ import _socket
 import asyncio
 import sys
 import traceback
-from asyncio import format_helpers
+from asyncio import format_helpers, tasks
 from collections.abc import Callable
 
 try:
@@ -20,11 +20,15 @@ except ImportError:  # a Python without ssl has no such sockets either
 SOCKET_KIND = _socket.socket.type
 """Tells SOCK_STREAM and its kin of a socket, without the enum that ``sock.type`` makes."""
 
+C_TASK = getattr(tasks, "_CTask", None)
+"""The Task class in C, where Python was built with it."""
+
 TYPE_CHECKING = False  # asyncio does without typing on 3.15, and so do we
 if TYPE_CHECKING:
     from typing import Any
 
 __all__ = (
+    "C_TASK",
     "SOCKET_KIND",
     "SSLSocket",
     "describe_callback",

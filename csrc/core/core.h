@@ -185,7 +185,9 @@ struct LoopObject {
     int origin_depth; /* coroutine origin tracking to restore; -1: untouched */
     bool opened, wakeup_opened, closed, stopping, debug, nested_allowed, time_patched;
     PyObject *task_factory; /* or NULL */
-    PyObject *loop_keyword; /* tasks.c; a cycle, until the loop is closed */
+    /* tasks.c; cycles, until the loop is closed */
+    PyObject *loop_keyword, *done_future;
+    PyObject *get_loop; /* waiter.c; likewise */
     double slow_callback_duration;
     PyObject *weakrefs;
 };
@@ -223,6 +225,8 @@ PyObject *signals_py_get_handles(PyObject *self, PyObject *ignored);
 
 /* tasks.c */
 PyObject *loop_new_future(LoopObject *loop);
+/* A Future whose result is None; borrowed. */
+PyObject *loop_done_future(LoopObject *loop);
 
 /* A task that stepped aside for a nested run. */
 typedef struct {

@@ -257,6 +257,8 @@ loop_py_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     loop_drop_queues(loop);
     PyDict_Clear(loop->signal_handlers);
     Py_CLEAR(loop->loop_keyword);
+    Py_CLEAR(loop->done_future);
+    Py_CLEAR(loop->get_loop);
     loop_close_uv(loop);
     Py_RETURN_NONE;
 }
@@ -293,6 +295,8 @@ loop_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(loop->signal_handlers);
     Py_VISIT(loop->task_factory);
     Py_VISIT(loop->loop_keyword);
+    Py_VISIT(loop->done_future);
+    Py_VISIT(loop->get_loop);
     Py_VISIT(loop->poll_hook);
     Py_VISIT(loop->parked);
     Py_VISIT(loop->guests);
@@ -318,6 +322,8 @@ loop_clear(PyObject *self)
     LoopObject *loop = LOOP(self);
     Py_CLEAR(loop->task_factory);
     Py_CLEAR(loop->loop_keyword);
+    Py_CLEAR(loop->done_future);
+    Py_CLEAR(loop->get_loop);
     Py_CLEAR(loop->poll_hook);
     if (loop->signal_handlers != NULL) {
         PyDict_Clear(loop->signal_handlers);
@@ -343,6 +349,8 @@ loop_dealloc(PyObject *self)
     }
     Py_CLEAR(loop->task_factory);
     Py_CLEAR(loop->loop_keyword);
+    Py_CLEAR(loop->done_future);
+    Py_CLEAR(loop->get_loop);
     Py_CLEAR(loop->poll_hook);
     Py_CLEAR(loop->signal_handlers);
     Py_CLEAR(loop->parked);

@@ -32,6 +32,25 @@ loop_new_future(LoopObject *loop)
 }
 
 PyObject *
+loop_done_future(LoopObject *loop)
+{
+    if (unlikely(loop->done_future == NULL)) {
+        PyObject *future = loop_new_future(loop);
+        PyObject *result =
+            future == NULL
+                ? NULL
+                : PyObject_CallMethodOneArg(future, loop->state->str_set_result, Py_None);
+        if (result == NULL) {
+            Py_XDECREF(future);
+            return NULL;
+        }
+        Py_DECREF(result);
+        loop->done_future = future;
+    }
+    return loop->done_future;
+}
+
+PyObject *
 tasks_py_create_future(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     return loop_new_future(LOOP(self));

@@ -1,11 +1,11 @@
 /* sock_recv, sock_recv_into, sock_sendall … : one awaitable type for all of them.
  *
- * The first step tries the system call at once. On EAGAIN it waits for the descriptor through
- * a future, and the retry happens in the poll callback: the task is woken when the operation
- * is done, not once per readiness. The object is a coroutine to asyncio (send, throw, close,
- * __await__), so create_task() takes it, and like a coroutine it does nothing until awaited.
- * A read right after one that emptied a stream, in the same turn, does not ask the kernel again
- * but waits at once: an echo's next read would find nothing.
+ * The first step tries the system call at once. On EAGAIN it waits for the descriptor, as a
+ * future of its own (core/waiter.h), and the retry happens in the poll callback: the task is
+ * woken when the operation is done, not once per readiness. The object is a coroutine to asyncio
+ * (send, throw, close, __await__), so create_task() takes it, and like a coroutine it does
+ * nothing until awaited. A read right after one that emptied a stream, in the same turn, does not
+ * ask the kernel again but waits at once: an echo's next read would find nothing.
  *
  * Operations on plain bytes call the kernel directly; those that deal in addresses go through
  * the socket object, which knows every address family.
@@ -13,6 +13,7 @@
 
 #include "io/io.h"
 #include "core/awaitable.h"
+#include "core/waiter.h"
 #include "io/blocks.h"
 #include "io/sendfile.h"
 #include "transports/transports.h"
@@ -36,12 +37,11 @@ typedef struct {
     void (*finish)(SockOpObject *op); /* or NULL: called once, however it ends */
 } SockOpKind;
 
-enum { SOCKOP_NEW, SOCKOP_WAITING, SOCKOP_READY, SOCKOP_DONE };
+enum { SOCKOP_NEW, SOCKOP_WAITING, SOCKOP_DONE };
 
 struct SockOpObject {
-    PyObject_HEAD
+    WaiterObject waiter;
     const SockOpKind *kind;
-    LoopObject *loop;
     PyObject *sock;
     PyObject *args[3];
     int fd, stage;
@@ -50,7 +50,6 @@ struct SockOpObject {
     Py_buffer view;       /* of sock_sendall's data */
     Py_ssize_t position;  /* bytes sent so far */
     HandleObject *handle; /* the watcher's, while waiting */
-    PyObject *future;     /* what the task waits for */
     PyObject *outcome;    /* result or exception of a retry, until the task fetches it */
     bool failed;
 };
@@ -78,7 +77,7 @@ blocked_or_error(void)
 static bool
 sockop_is_stream(SockOpObject *op)
 {
-    PyObject *member = op->loop->state->socket_kind_member;
+    PyObject *member = op->waiter.loop->state->socket_kind_member;
     PyObject *kind =
         Py_TYPE(member)->tp_descr_get(member, op->sock, (PyObject *)Py_TYPE(op->sock));
     if (kind == NULL) {
@@ -101,18 +100,18 @@ try_recv(SockOpObject *op)
         return NULL;
     }
     size_t room = 0;
-    blocks_prepare(op->loop);
-    char *buffer = blocks_buffer(op->loop, &room);
+    blocks_prepare(op->waiter.loop);
+    char *buffer = blocks_buffer(op->waiter.loop, &room);
     if (buffer != NULL && ((size_t)size <= room || sockop_is_stream(op))) {
         size = (size_t)size < room ? size : (Py_ssize_t)room;
     }
     else {
-        buffer = size <= READ_BUFFER_SIZE ? loop_read_buffer(op->loop) : NULL;
+        buffer = size <= READ_BUFFER_SIZE ? loop_read_buffer(op->waiter.loop) : NULL;
     }
     if (likely(buffer != NULL)) {
         ssize_t count = recv(op->fd, buffer, (size_t)size, 0);
         op->drained = count > 0 && count < size;
-        return count < 0 ? blocked_or_error() : blocks_take(op->loop, buffer, count);
+        return count < 0 ? blocked_or_error() : blocks_take(op->waiter.loop, buffer, count);
     }
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
     if (bytes == NULL) {
@@ -210,8 +209,8 @@ try_accept(SockOpObject *op)
     if (pair == NULL) {
         return NULL;
     }
-    PyObject *result = PyObject_CallMethodOneArg(PyTuple_GET_ITEM(pair, 0),
-                                                 op->loop->state->str_setblocking, Py_False);
+    PyObject *result = PyObject_CallMethodOneArg(
+        PyTuple_GET_ITEM(pair, 0), op->waiter.loop->state->str_setblocking, Py_False);
     if (result == NULL) {
         Py_DECREF(pair);
         return NULL;
@@ -267,7 +266,7 @@ try_connect(SockOpObject *op)
 static PyObject *
 try_sendfile(SockOpObject *op)
 {
-    return sendfile_try(op->loop->state, op->fd, op->args, &op->position);
+    return sendfile_try(op->waiter.loop->state, op->fd, op->args, &op->position);
 }
 
 static void
@@ -354,7 +353,7 @@ sockop_stop_waiting(SockOpObject *op)
     op->handle = NULL;
     /* Somebody else may watch the descriptor by now: only our own watch ends. */
     if (!(handle->flags & HANDLE_CANCELLED) && handle->loop != NULL) {
-        watchers_unset(op->loop, op->fd, op->kind->direction, sockop_watch_owner(op));
+        watchers_unset(op->waiter.loop, op->fd, op->kind->direction, sockop_watch_owner(op));
     }
     Py_DECREF(handle);
 }
@@ -370,7 +369,7 @@ sockop_finish(SockOpObject *op)
     if (op->view.obj != NULL) {
         PyBuffer_Release(&op->view);
     }
-    Py_CLEAR(op->future);
+    waiter_drop(&op->waiter);
 }
 
 /* The descriptor is ready: try again, and wake the task when that was the end of it. */
@@ -378,20 +377,12 @@ static PyObject *
 sockop_ready(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
 {
     SockOpObject *op = SOCKOP(owner);
-    PyObject *done = PyObject_CallMethodNoArgs(op->future, loop->state->str_done);
-    if (done == NULL) {
-        return NULL;
-    }
-    Py_DECREF(done);
-    if (done == Py_True) { /* cancelled: the task is about to tell us */
+    if (!waiter_is_pending(&op->waiter)) { /* cancelled: the task is about to tell us */
         sockop_stop_waiting(op);
         Py_RETURN_NONE;
     }
     PyObject *outcome = NULL;
-    if (op->kind->late) {
-        op->stage = SOCKOP_READY;
-    }
-    else if ((outcome = op->kind->attempt(op)) == NULL) {
+    if (!op->kind->late && (outcome = op->kind->attempt(op)) == NULL) {
         if (!PyErr_Occurred()) {
             Py_RETURN_NONE;
         }
@@ -406,16 +397,15 @@ sockop_ready(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
     if (op->drained && sockop_is_stream(op)) {
         watchers_set_drained(loop, op->fd, op->sock);
     }
-    return PyObject_CallMethodOneArg(op->future, loop->state->str_set_result, Py_None);
+    return waiter_wake(&op->waiter) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* Yields a future that the task waits for; NULL on error. */
+/* Yields itself, until sockop_ready() wakes it; NULL on error. */
 static PyObject *
 sockop_wait(SockOpObject *op)
 {
-    LoopObject *loop = op->loop;
-    if (watchers_check_free(loop, op->fd) < 0 || (op->future = loop_new_future(loop)) == NULL
-        || PyObject_SetAttr(op->future, loop->state->str__asyncio_future_blocking, Py_True) < 0) {
+    LoopObject *loop = op->waiter.loop;
+    if (watchers_check_free(loop, op->fd) < 0) {
         return NULL;
     }
     op->handle = handle_new_kept(loop, (PyObject *)op, NULL, 0);
@@ -430,7 +420,7 @@ sockop_wait(SockOpObject *op)
         return NULL;
     }
     op->stage = SOCKOP_WAITING;
-    return Py_NewRef(op->future);
+    return waiter_begin(&op->waiter);
 }
 
 /* ---- the steps of a coroutine --------------------------------------------------------- */
@@ -438,7 +428,7 @@ sockop_wait(SockOpObject *op)
 static int
 sockop_check(SockOpObject *op)
 {
-    CoreState *state = op->loop->state;
+    CoreState *state = op->waiter.loop->state;
     int is_tls = PyObject_IsInstance(op->sock, state->ssl_socket);
     if (is_tls != 0) {
         if (is_tls > 0) {
@@ -446,7 +436,7 @@ sockop_check(SockOpObject *op)
         }
         return -1;
     }
-    if (unlikely(op->loop->debug)) {
+    if (unlikely(op->waiter.loop->debug)) {
         PyObject *timeout = PyObject_CallMethodNoArgs(op->sock, state->str_gettimeout);
         double seconds = timeout == NULL || timeout == Py_None ? -1 : PyFloat_AsDouble(timeout);
         Py_XDECREF(timeout);
@@ -470,7 +460,7 @@ static PySendResult
 sockop_step(SockOpObject *op, PyObject **result)
 {
     if (sockop_check(op) == 0) {
-        bool drained = op->kind->drains && watchers_is_drained(op->loop, op->fd, op->sock);
+        bool drained = op->kind->drains && watchers_is_drained(op->waiter.loop, op->fd, op->sock);
         *result = drained ? NULL : op->kind->attempt(op);
         if (*result != NULL) {
             sockop_finish(op);
@@ -489,21 +479,22 @@ sockop_send(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result)
 {
     SockOpObject *op = SOCKOP(self);
     *result = NULL;
-    if (op->stage == SOCKOP_NEW || op->stage == SOCKOP_READY) {
-        Py_CLEAR(op->future);
+    if (op->stage == SOCKOP_NEW) {
         return sockop_step(op, result);
     }
     if (op->stage == SOCKOP_DONE) {
         PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
         return PYGEN_ERROR;
     }
+    if (waiter_end(&op->waiter) < 0) {
+        sockop_finish(op);
+        return PYGEN_ERROR;
+    }
     PyObject *outcome = op->outcome;
     op->outcome = NULL;
     if (outcome == NULL) {
-        /* Resumed though nothing happened: asyncio's futures say the same. */
-        sockop_finish(op);
-        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
-        return PYGEN_ERROR;
+        sockop_stop_waiting(op);
+        return sockop_step(op, result); /* the descriptor is ready, and the task goes on */
     }
     sockop_finish(op);
     if (op->failed) {
@@ -582,7 +573,7 @@ sockop_new(PyObject *self, const SockOpKind *kind, PyObject *const *args, Py_ssi
         return NULL;
     }
     op->kind = kind;
-    op->loop = LOOP(Py_NewRef(loop));
+    op->waiter.loop = LOOP(Py_NewRef(loop));
     op->sock = Py_NewRef(args[0]);
     for (int i = 0; i < kind->arguments; i++) {
         op->args[i] = Py_NewRef(args[i + 1]);
@@ -660,16 +651,14 @@ sockop_traverse(PyObject *self, visitproc visit, void *arg)
 {
     SockOpObject *op = SOCKOP(self);
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(op->loop);
     Py_VISIT(op->sock);
     Py_VISIT(op->args[0]);
     Py_VISIT(op->args[1]);
     Py_VISIT(op->args[2]);
     Py_VISIT(op->view.obj);
     Py_VISIT(op->handle);
-    Py_VISIT(op->future);
     Py_VISIT(op->outcome);
-    return 0;
+    return waiter_visit(&op->waiter, visit, arg);
 }
 
 static int
@@ -711,7 +700,7 @@ sockop_dealloc(PyObject *self)
     }
     PyObject_GC_UnTrack(self);
     sockop_clear(self);
-    Py_CLEAR(SOCKOP(self)->loop);
+    Py_CLEAR(SOCKOP(self)->waiter.loop);
     compat_free_instance(self);
 }
 

@@ -4,6 +4,7 @@
  * twice the limit and resumed at the limit. */
 
 #include "streams/feed.h"
+#include "core/waiter.h"
 
 
 /* ---- whose feed it is ------------------------------------------------------------------ */
@@ -118,18 +119,12 @@ feed_expose(FeedObject *feed)
     return feed_unhold(feed);
 }
 
-static int
-feed_wake(FeedObject *feed)
+/* The future of asyncio's own coroutine, or whatever somebody has put there. */
+static COLD int
+feed_wake_future(CoreState *state, PyObject *waiter)
 {
-    CoreState *state = feed->state;
-    PyObject *waiter = feed->waiter;
-    if (waiter == Py_None) {
-        return 0;
-    }
-    feed->waiter = Py_NewRef(Py_None);
     PyObject *result = PyObject_CallMethodOneArg(waiter, state->str_set_result, Py_None);
-    feed->woken = result != NULL;
-    if (unlikely(result == NULL)) { /* already cancelled: that is no error */
+    if (result == NULL) { /* already cancelled: that is no error */
         PyObject *raised = PyErr_GetRaisedException();
         result = PyObject_CallMethodNoArgs(waiter, state->str_cancelled);
         if (result == Py_True) {
@@ -142,8 +137,22 @@ feed_wake(FeedObject *feed)
         }
     }
     Py_XDECREF(result);
-    Py_DECREF(waiter);
     return result == NULL ? -1 : 0;
+}
+
+static int
+feed_wake(FeedObject *feed)
+{
+    PyObject *waiter = feed->waiter;
+    if (waiter == Py_None) {
+        return 0;
+    }
+    feed->waiter = Py_NewRef(Py_None);
+    int status = likely(Py_IS_TYPE(waiter, feed->state->StreamOperationType))
+                     ? waiter_wake(WAITER(waiter))
+                     : feed_wake_future(feed->state, waiter);
+    Py_DECREF(waiter);
+    return status;
 }
 
 int

@@ -27,7 +27,6 @@ struct FeedObject {
     PyObject *waiter, *exception, *transport, *limit; /* as asyncio has them; never NULL */
     Py_ssize_t limit_value;
     bool eof, paused;
-    bool woken; /* the waiter in question has its result from feed_received() */
     bool writing_paused, connection_lost; /* the protocol's `_paused` and `_connection_lost` */
     bool exposed; /* `_buffer` was looked at: all data goes there, as its holder expects */
     bool plain;   /* something about the reader is out of the ordinary: asyncio's code serves */

@@ -7,6 +7,7 @@
 
 #include "streams/feed.h"
 #include "core/awaitable.h"
+#include "core/waiter.h"
 #include "transports/stream.h"
 
 #include <string.h>
@@ -23,14 +24,14 @@ struct OperationKind {
 enum { OPERATION_NEW, OPERATION_WAITING, OPERATION_HANDED_OVER, OPERATION_DONE };
 
 struct OperationObject {
-    PyObject_HEAD
+    WaiterObject waiter; /* the feed's, while it waits for data */
     const OperationKind *kind;
     CoreState *state;
     PyObject *self; /* reader, writer or protocol */
     FeedObject *feed;
     PyObject *separator;
-    Py_ssize_t number; /* how much to read; or where the search for the separator goes on */
-    PyObject *pending; /* the future that is waited for, or asyncio's coroutine */
+    Py_ssize_t number;   /* how much to read; or where the search for the separator goes on */
+    PyObject *coroutine; /* asyncio's, once that has taken over */
     int stage;
     OperationObject *next; /* in the free list */
 };
@@ -154,7 +155,6 @@ operation_stop_waiting(OperationObject *op)
     if (op->stage == OPERATION_WAITING) {
         op->stage = OPERATION_NEW;
         Py_SETREF(op->feed->waiter, Py_NewRef(Py_None));
-        Py_CLEAR(op->pending);
     }
 }
 
@@ -162,8 +162,9 @@ static void
 operation_finish(OperationObject *op)
 {
     operation_stop_waiting(op);
+    waiter_drop(&op->waiter);
     op->stage = OPERATION_DONE;
-    Py_CLEAR(op->pending);
+    Py_CLEAR(op->coroutine);
 }
 
 /* asyncio's coroutine takes over. */
@@ -191,7 +192,7 @@ operation_hand_over(OperationObject *op)
     if (coroutine == NULL) {
         return -1;
     }
-    op->pending = coroutine;
+    op->coroutine = coroutine;
     op->stage = OPERATION_HANDED_OVER;
     return 0;
 }
@@ -199,7 +200,7 @@ operation_hand_over(OperationObject *op)
 static PySendResult
 operation_send_on(OperationObject *op, PyObject *value, PyObject **result)
 {
-    PyObject *coroutine = Py_NewRef(op->pending);
+    PyObject *coroutine = Py_NewRef(op->coroutine);
     PySendResult status = PyIter_Send(coroutine, value, result);
     Py_DECREF(coroutine);
     if (status != PYGEN_NEXT) {
@@ -208,22 +209,17 @@ operation_send_on(OperationObject *op, PyObject *value, PyObject **result)
     return status;
 }
 
-/* The future that feed_received() resolves; NULL on error. */
+/* Yields itself, until feed_received() wakes it; NULL on error. */
 static PyObject *
 operation_wait(OperationObject *op)
 {
     FeedObject *feed = op->feed;
-    PyObject *future = NULL;
-    if (feed_resume_reading(feed) < 0 || (future = loop_new_future(feed->loop)) == NULL
-        || PyObject_SetAttr(future, op->state->str__asyncio_future_blocking, Py_True) < 0) {
-        Py_XDECREF(future);
+    if (feed_resume_reading(feed) < 0) {
         return NULL;
     }
-    feed->woken = false;
-    Py_SETREF(feed->waiter, Py_NewRef(future));
-    op->pending = future;
+    Py_SETREF(feed->waiter, Py_NewRef(op));
     op->stage = OPERATION_WAITING;
-    return Py_NewRef(future);
+    return waiter_begin(&op->waiter);
 }
 
 static PySendResult
@@ -253,23 +249,6 @@ operation_step(OperationObject *op, PyObject **result)
 
 /* ---- the steps of a coroutine --------------------------------------------------------- */
 
-/* What awaiting the future gives: an exception that was set, or that it is not done. */
-static int
-future_check(CoreState *state, PyObject *future)
-{
-    PyObject *done = PyObject_CallMethodNoArgs(future, state->str_done);
-    PyObject *result = NULL;
-    if (done == Py_True) {
-        result = PyObject_CallMethodNoArgs(future, state->str_result);
-    }
-    else if (done != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
-    }
-    Py_XDECREF(done);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
 static PySendResult
 operation_send(PyObject *self, PyObject *value, PyObject **result)
 {
@@ -283,11 +262,8 @@ operation_send(PyObject *self, PyObject *value, PyObject **result)
         return PYGEN_ERROR;
     }
     if (op->stage == OPERATION_WAITING) {
-        PyObject *future = Py_NewRef(op->pending);
         operation_stop_waiting(op);
-        int status = likely(op->feed->woken) ? 0 : future_check(op->state, future);
-        Py_DECREF(future);
-        if (status < 0) {
+        if (waiter_end(&op->waiter) < 0) {
             operation_finish(op);
             return PYGEN_ERROR;
         }
@@ -317,7 +293,7 @@ operation_py_throw(PyObject *self, PyObject *args)
         return NULL;
     }
     if (op->stage == OPERATION_HANDED_OVER) {
-        PyObject *method = PyObject_GetAttrString(op->pending, "throw");
+        PyObject *method = PyObject_GetAttrString(op->coroutine, "throw");
         PyObject *result = method == NULL ? NULL : PyObject_CallObject(method, args);
         Py_XDECREF(method);
         if (result == NULL) {
@@ -336,7 +312,7 @@ operation_py_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     OperationObject *op = OPERATION(self);
     PyObject *result = Py_NewRef(Py_None);
     if (op->stage == OPERATION_HANDED_OVER) {
-        Py_SETREF(result, PyObject_CallMethodNoArgs(op->pending, op->state->str_close));
+        Py_SETREF(result, PyObject_CallMethodNoArgs(op->coroutine, op->state->str_close));
     }
     operation_finish(op);
     return result;
@@ -364,8 +340,8 @@ operation_get_running(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
 static PyObject *
 operation_get_await(PyObject *self, void *Py_UNUSED(closure))
 {
-    PyObject *pending = OPERATION(self)->pending;
-    return Py_NewRef(pending != NULL ? pending : Py_None);
+    PyObject *coroutine = OPERATION(self)->coroutine;
+    return Py_NewRef(coroutine != NULL ? coroutine : Py_None);
 }
 
 static PyObject *
@@ -433,6 +409,7 @@ operation_new(const OperationKind *kind, PyObject *self, FeedObject *feed, Py_ss
     if (op == NULL) {
         return NULL;
     }
+    op->waiter.loop = LOOP(Py_NewRef(feed->loop));
     op->kind = kind;
     op->state = state;
     op->self = Py_NewRef(self);
@@ -452,8 +429,8 @@ operation_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(op->self);
     Py_VISIT(op->feed);
-    Py_VISIT(op->pending);
-    return 0;
+    Py_VISIT(op->coroutine);
+    return waiter_visit(&op->waiter, visit, arg);
 }
 
 static int
@@ -493,6 +470,7 @@ operation_dealloc(PyObject *self)
     }
     PyObject_GC_UnTrack(self);
     operation_clear(self);
+    Py_CLEAR(OPERATION(self)->waiter.loop);
     operation_free(OPERATION(self));
 }
 
