@@ -428,3 +428,50 @@ def test_many_waits_in_a_row(loop, run, pair):
             assert await task == b"%d" % i
 
     run(main())
+
+
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.parametrize("into", [False, True])
+def test_cancelling_loses_nothing_that_came(loop, run, pair, into):
+    """asyncio has received it by then; here it is received when the task goes on."""
+    a, b = pair()
+    signal, trigger = pair()
+
+    async def main():
+        buffer = bytearray(4)
+        call = loop.sock_recv_into(a, buffer) if into else loop.sock_recv(a, 100)
+        task = asyncio.ensure_future(call)
+        await asyncio.sleep(0.001)
+        loop.add_reader(signal, task.cancel)
+        b.send(b"data")
+        trigger.send(b"!")
+        await asyncio.wait([task])
+        loop.remove_reader(signal)
+        assert task.cancelled() and buffer == bytes(4)
+        assert await loop.sock_recv(a, 100) == b"data"
+
+    run(main())
+
+
+def test_closed_before_the_task_goes_on(loop, run, pair):
+    a, b = pair()
+    signal, trigger = pair()
+
+    async def main():
+        task = asyncio.ensure_future(loop.sock_recv(a, 100))
+        await asyncio.sleep(0.001)
+
+        def close():
+            loop.remove_reader(signal)
+            a.close()
+
+        loop.add_reader(signal, close)
+        b.send(b"data")
+        trigger.send(b"!")
+        await asyncio.wait([task], timeout=5)
+        if task.exception() is None:
+            assert task.result() == b"data"  # asyncio was faster
+        else:
+            assert isinstance(task.exception(), OSError)
+
+    run(main())

@@ -7,6 +7,9 @@ them, and replace methods.
 import asyncio
 import contextlib
 import gc
+import select
+import socket
+import struct
 import warnings
 
 import pytest
@@ -265,6 +268,147 @@ def test_data_for_a_cancelled_read(connected):
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert await reader.read(10) == b"came"
+
+    connected(test)
+
+
+# ---- between the packet and the coroutine that waits for it ------------------------------
+
+
+@pytest.fixture
+def between(connected, pair):
+    """Runs `act(reader, writer, task)` when data has come and the reading task has not gone on.
+
+    Then `test(reader, writer, task, other end)`.
+    """
+
+    def run_it(act, test):
+        signal, trigger = pair()
+        signal.setblocking(False)
+
+        async def main(reader, writer, other):
+            loop = asyncio.get_running_loop()
+            task = asyncio.ensure_future(reader.read(100))
+            await asyncio.sleep(0.001)
+            acted = loop.create_future()
+
+            def ready():
+                loop.remove_reader(signal)
+                assert not task.done()
+                acted.set_result(act(reader, writer, task))
+
+            loop.add_reader(signal, ready)
+            other.send(b"data")  # found first by the poll that finds both
+            trigger.send(b"!")
+            await acted
+            await test(reader, writer, task, other)
+
+        connected(main)
+
+    return run_it
+
+
+def another_protocol_and_back(transport):
+    protocol = transport.get_protocol()
+    transport.set_protocol(asyncio.Protocol())
+    transport.set_protocol(protocol)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda reader, writer, task: writer.close(),
+        lambda reader, writer, task: writer.transport.abort(),
+        lambda reader, writer, task: writer.transport.pause_reading(),
+        lambda reader, writer, task: another_protocol_and_back(writer.transport),
+        lambda reader, writer, task: setattr(reader, "_transport", None),
+        lambda reader, writer, task: setattr(reader, "read", None),
+        lambda reader, writer, task: reader.feed_eof(),
+    ],
+    ids=["close", "abort", "pause", "protocol", "transport", "method", "eof"],
+)
+def test_what_came_before_is_read(between, act):
+    async def test(reader, writer, task, other):
+        assert await asyncio.wait_for(task, 5) == b"data"
+
+    between(act, test)
+
+
+def test_cancelled_after_data_came(between):
+    async def test(reader, writer, task, other):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.wait_for(reader.read(100), 5) == b"data"
+        other.send(b"more")
+        assert await asyncio.wait_for(reader.read(100), 5) == b"more"
+
+    between(lambda reader, writer, task: task.cancel(), test)
+
+
+def test_cancelled_after_data_came_and_not_read_again(between):
+    async def test(reader, writer, task, other):
+        await asyncio.wait([task])
+        await until(lambda: reader._buffer == b"data")
+
+    between(lambda reader, writer, task: task.cancel(), test)
+
+
+@pytest.mark.only("uvloop_clone")
+def test_data_is_left_to_the_coroutine(between):
+    """It is read when the task goes on, one connection after the other."""
+
+    def act(reader, writer, task):
+        sock = writer.get_extra_info("socket")
+        assert select.select([sock], [], [], 0)[0]
+        assert reader._buffer == b"data"  # whoever looks there finds it
+        assert not select.select([sock], [], [], 0)[0]
+
+    async def test(reader, writer, task, other):
+        assert await task == b"data"
+
+    between(act, test)
+
+
+def test_reset_while_waiting(connected):
+    async def test(reader, writer, other):
+        task = asyncio.ensure_future(reader.read(100))
+        await asyncio.sleep(0.001)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        other.close()
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(task, 5)
+
+    connected(test)
+
+
+def test_written_before_waiting(connected):
+    """It leaves before other tasks go on."""
+
+    async def test(reader, writer, other):
+        async def talk():
+            writer.write(b"question")
+            return await reader.read(100)
+
+        async def look():
+            return other.recv(100)
+
+        talking, looking = asyncio.ensure_future(talk()), asyncio.ensure_future(look())
+        assert await looking == b"question"
+        other.send(b"answer")
+        assert await talking == b"answer"
+
+    connected(test)
+
+
+def test_written_with_an_end_before_waiting(connected):
+    async def test(reader, writer, other):
+        writer.write(b"all")
+        writer.write_eof()
+        task = asyncio.ensure_future(reader.read(100))
+        await asyncio.sleep(0.001)
+        assert other.recv(100) == b"all" and other.recv(100) == b""
+        other.send(b"answer")
+        assert await task == b"answer"
 
     connected(test)
 

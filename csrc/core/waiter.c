@@ -137,7 +137,8 @@ optional_keyword(const char *method, PyObject *name, PyObject *const *values, Py
                  PyObject **value)
 {
     Py_ssize_t count = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-    if (count > 1 || (count == 1 && PyUnicode_Compare(PyTuple_GET_ITEM(names, 0), name) != 0)) {
+    PyObject *given = count == 0 ? name : PyTuple_GET_ITEM(names, 0);
+    if (unlikely(count > 1 || (given != name && PyUnicode_Compare(given, name) != 0))) {
         PyErr_Format(PyExc_TypeError, "%s() takes no keyword argument but %R", method, name);
         return false;
     }

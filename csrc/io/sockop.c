@@ -33,7 +33,8 @@ typedef struct {
     int direction;
     int arguments; /* beside the socket */
     bool drains;   /* reads: one that brings less than asked for leaves nothing in a stream */
-    bool late;     /* tried when the task goes on: its cancellation loses nothing that came */
+    bool late;     /* tried when the task goes on: its cancellation loses nothing that came, and
+                    * what is received is still in the CPU's caches when the task looks at it */
     void (*finish)(SockOpObject *op); /* or NULL: called once, however it ends */
 } SockOpKind;
 
@@ -281,6 +282,7 @@ static const SockOpKind kind_recv = {
     .direction = WATCH_READ,
     .arguments = 1,
     .drains = true,
+    .late = true,
 };
 static const SockOpKind kind_recv_into = {
     .name = "sock_recv_into",
@@ -288,6 +290,7 @@ static const SockOpKind kind_recv_into = {
     .direction = WATCH_READ,
     .arguments = 1,
     .drains = true,
+    .late = true,
 };
 static const SockOpKind kind_recvfrom = {
     .name = "sock_recvfrom",
@@ -374,7 +377,7 @@ sockop_finish(SockOpObject *op)
 
 /* The descriptor is ready: try again, and wake the task when that was the end of it. */
 static PyObject *
-sockop_ready(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
+sockop_ready(LoopObject *Py_UNUSED(loop), PyObject *owner, PyObject *Py_UNUSED(arg))
 {
     SockOpObject *op = SOCKOP(owner);
     if (!waiter_is_pending(&op->waiter)) { /* cancelled: the task is about to tell us */
@@ -394,9 +397,6 @@ sockop_ready(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
     }
     op->outcome = outcome;
     sockop_stop_waiting(op);
-    if (op->drained && sockop_is_stream(op)) {
-        watchers_set_drained(loop, op->fd, op->sock);
-    }
     return waiter_wake(&op->waiter) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
@@ -425,6 +425,19 @@ sockop_wait(SockOpObject *op)
 
 /* ---- the steps of a coroutine --------------------------------------------------------- */
 
+/* Asked for before each try: the socket may have been closed meanwhile. */
+static int
+sockop_find_descriptor(SockOpObject *op)
+{
+    PyObject *fd = PyObject_CallMethodNoArgs(op->sock, op->waiter.loop->state->str_fileno);
+    if (fd == NULL) {
+        return -1;
+    }
+    op->fd = (int)PyLong_AsLong(fd); /* -1 when closed: the kernel says EBADF */
+    Py_DECREF(fd);
+    return op->fd == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
 static int
 sockop_check(SockOpObject *op)
 {
@@ -447,22 +460,21 @@ sockop_check(SockOpObject *op)
             return -1;
         }
     }
-    PyObject *fd = PyObject_CallMethodNoArgs(op->sock, state->str_fileno);
-    if (fd == NULL) {
-        return -1;
-    }
-    op->fd = (int)PyLong_AsLong(fd); /* -1 when closed: the kernel says EBADF */
-    Py_DECREF(fd);
-    return op->fd == -1 && PyErr_Occurred() ? -1 : 0;
+    return 0;
 }
 
 static PySendResult
 sockop_step(SockOpObject *op, PyObject **result)
 {
-    if (sockop_check(op) == 0) {
-        bool drained = op->kind->drains && watchers_is_drained(op->waiter.loop, op->fd, op->sock);
-        *result = drained ? NULL : op->kind->attempt(op);
+    bool waited = op->stage == SOCKOP_WAITING;
+    if ((waited || sockop_check(op) == 0) && sockop_find_descriptor(op) == 0) {
+        LoopObject *loop = op->waiter.loop;
+        bool empty = !waited && op->kind->drains && watchers_is_drained(loop, op->fd, op->sock);
+        *result = empty ? NULL : op->kind->attempt(op);
         if (*result != NULL) {
+            if (waited && op->drained && sockop_is_stream(op)) {
+                watchers_set_drained(loop, op->fd, op->sock);
+            }
             sockop_finish(op);
             return PYGEN_RETURN;
         }

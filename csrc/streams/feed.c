@@ -5,6 +5,7 @@
 
 #include "streams/feed.h"
 #include "core/waiter.h"
+#include "transports/stream.h"
 
 
 /* ---- whose feed it is ------------------------------------------------------------------ */
@@ -112,9 +113,18 @@ feed_unhold(FeedObject *feed)
     return status;
 }
 
+void
+feed_settle(FeedObject *feed)
+{
+    if (Py_IS_TYPE(feed->transport, feed->state->StreamType)) {
+        stream_settle_reading(STREAM(feed->transport));
+    }
+}
+
 int
 feed_expose(FeedObject *feed)
 {
+    feed_settle(feed);
     feed->exposed = true;
     return feed_unhold(feed);
 }
@@ -153,6 +163,18 @@ feed_wake(FeedObject *feed)
                      : feed_wake_future(feed->state, waiter);
     Py_DECREF(waiter);
     return status;
+}
+
+int
+feed_readable(FeedObject *feed, PyObject *transport)
+{
+    PyObject *waiter = feed->waiter;
+    if (!Py_IS_TYPE(waiter, feed->state->StreamOperationType)
+        || !waiter_is_pending(WAITER(waiter)) || feed->transport != transport || feed->eof
+        || !feed_is_native(feed)) {
+        return 0;
+    }
+    return feed_wake(feed) < 0 ? -1 : 1;
 }
 
 int

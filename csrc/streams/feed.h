@@ -52,6 +52,8 @@ feed_data(FeedObject *feed)
 
 /* The first `size` bytes, which leave the feed; resumes a paused transport as asyncio does. */
 PyObject *feed_take(FeedObject *feed, Py_ssize_t size);
+/* What the transport has left to a coroutine is read now. */
+void feed_settle(FeedObject *feed);
 /* Moves what is held to `buffer`, as Python code is about to look there. */
 int feed_expose(FeedObject *feed);
 /* Before waiting for data: reading goes on. */

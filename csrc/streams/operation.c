@@ -41,6 +41,14 @@ struct OperationObject {
 
 /* ---- the operations ------------------------------------------------------------------- */
 
+/* The transport, where it is one of ours; borrowed. */
+static inline StreamObject *
+operation_stream(OperationObject *op)
+{
+    PyObject *transport = op->feed->transport;
+    return Py_IS_TYPE(transport, op->state->StreamType) ? STREAM(transport) : NULL;
+}
+
 static inline int
 operation_take(OperationObject *op, Py_ssize_t size, PyObject **result)
 {
@@ -128,8 +136,8 @@ static int
 attempt_drain(OperationObject *op, PyObject **result)
 {
     FeedObject *feed = op->feed;
-    if (unlikely(feed->plain || !Py_IS_TYPE(feed->transport, op->state->StreamType)
-                 || (STREAM(feed->transport)->flags & STREAM_CLOSING))) {
+    StreamObject *stream = operation_stream(op);
+    if (unlikely(feed->plain || stream == NULL || (stream->flags & STREAM_CLOSING))) {
         return ATTEMPT_ASK_ASYNCIO;
     }
     return attempt_drain_helper(op, result);
@@ -209,11 +217,18 @@ operation_send_on(OperationObject *op, PyObject *value, PyObject **result)
     return status;
 }
 
-/* Yields itself, until feed_received() wakes it; NULL on error. */
+/* Yields itself, until data is there; NULL on error. What was written to the connection leaves
+ * now rather than at the end of the turn, after all others' (unless the flush has to end it). */
 static PyObject *
 operation_wait(OperationObject *op)
 {
     FeedObject *feed = op->feed;
+    StreamObject *stream = operation_stream(op);
+    if (stream != NULL
+        && (stream->flags & (STREAM_UNFLUSHED | STREAM_CLOSING | STREAM_EOF_WRITTEN))
+               == STREAM_UNFLUSHED) {
+        stream_flush(stream);
+    }
     if (feed_resume_reading(feed) < 0) {
         return NULL;
     }
@@ -266,6 +281,10 @@ operation_send(PyObject *self, PyObject *value, PyObject **result)
         if (waiter_end(&op->waiter) < 0) {
             operation_finish(op);
             return PYGEN_ERROR;
+        }
+        StreamObject *stream = operation_stream(op);
+        if (likely(stream != NULL && stream->flags & STREAM_READABLE)) {
+            stream_read_now(stream);
         }
     }
     return operation_step(op, result);

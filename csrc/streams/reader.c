@@ -172,6 +172,18 @@ reader_set_object(PyObject *self, PyObject *value, void *offset)
     return 0;
 }
 
+/* The end comes after all data. */
+static int
+reader_set_eof(PyObject *self, PyObject *value, void *offset)
+{
+    FeedObject *feed = feed_of(self);
+    if (feed == NULL) {
+        return -1;
+    }
+    feed_settle(feed);
+    return feed_set_flag(self, value, offset);
+}
+
 static int
 reader_set_limit(PyObject *self, PyObject *value, void *offset)
 {
@@ -343,7 +355,7 @@ static PyMethodDef reader_methods[] = {
 
 static PyGetSetDef reader_getset[] = {
     {"_buffer", reader_get_buffer, reader_set_buffer, NULL, NULL},
-    {"_eof", feed_get_flag, feed_set_flag, NULL, FEED_OFFSET(eof)},
+    {"_eof", feed_get_flag, reader_set_eof, NULL, FEED_OFFSET(eof)},
     {"_paused", feed_get_flag, feed_set_flag, NULL, FEED_OFFSET(paused)},
     {"_waiter", reader_get_object, reader_set_object, NULL, FEED_OFFSET(waiter)},
     {"_exception", reader_get_object, reader_set_object, NULL, FEED_OFFSET(exception)},

@@ -17,6 +17,10 @@ typedef struct FeedObject FeedObject;
  */
 int streams_adopt(LoopObject *loop, PyObject *protocol, FeedObject **feed);
 
+/* `transport` has something to read. 1: a coroutine that waits for it was woken, and will call
+ * stream_read_now(); 0: nobody waits, and it is for feed_received(); -1: error. */
+int feed_readable(FeedObject *feed, PyObject *transport);
+
 /* data_received(bytes): 1: taken; 0: the protocol has to be called after all; -1: error. */
 int feed_received(FeedObject *feed, PyObject *bytes);
 

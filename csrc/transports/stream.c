@@ -74,6 +74,7 @@ stream_set_protocol(StreamObject *stream, PyObject *protocol)
     if (buffered < 0) {
         return -1;
     }
+    stream_settle_reading(stream);
     stream->flags = buffered ? stream->flags | STREAM_BUFFERED : stream->flags & ~STREAM_BUFFERED;
     stream->sink = tls_sink_of(stream->loop->state, protocol);
     stream_stop_feeding(stream);
@@ -346,6 +347,7 @@ stream_force_close(StreamObject *stream, PyObject *exc)
     if (stream->flags & STREAM_LOST) {
         return;
     }
+    stream_settle_reading(stream);
     stream_stop_reading(stream);
     stream_drop_pending(stream);
     stream_lose_connection(stream, exc);
@@ -357,6 +359,7 @@ stream_close(StreamObject *stream)
     if (stream->flags & STREAM_CLOSING) {
         return;
     }
+    stream_settle_reading(stream);
     stream->flags |= STREAM_CLOSING;
     stream_stop_reading(stream);
     if (stream->flags & STREAM_UNFLUSHED) {
@@ -510,6 +513,7 @@ stream_py_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     StreamObject *stream = STREAM(self);
     if (!(stream->flags & (STREAM_CLOSING | STREAM_PAUSED))) {
+        stream_settle_reading(stream);
         stream->flags |= STREAM_PAUSED;
         stream_stop_reading(stream);
     }

@@ -31,6 +31,7 @@ enum {
     STREAM_IN_GET_BUFFER = 1 << 11, /* libuv is about to read: it must not be stopped */
     STREAM_SENDFILE = 1 << 12,      /* sendfile() has the write side for itself */
     STREAM_OUTRAN_PEER = 1 << 13,   /* the kernel took no more at least once */
+    STREAM_READABLE = 1 << 14,      /* a coroutine was woken that will call stream_read_now() */
 };
 
 /* A piece of data that waits to be sent; `object` keeps `data` alive and unchanged. */
@@ -121,6 +122,16 @@ PyObject *stream_call_protocol(StreamObject *stream, PyObject *name, PyObject *a
 /* stream_read.c */
 void stream_start_reading(StreamObject *stream);
 void stream_stop_reading(StreamObject *stream);
+/* Reads what is left in the kernel for the feed's coroutine. */
+void stream_read_now(StreamObject *stream);
+/* Reading is about to stop: what has arrived before is delivered. */
+static inline void
+stream_settle_reading(StreamObject *stream)
+{
+    if (unlikely(stream->flags & STREAM_READABLE)) {
+        stream_read_now(stream);
+    }
+}
 void stream_release_read_view(StreamObject *stream);
 
 /* stream_write.c */

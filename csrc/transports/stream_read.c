@@ -2,10 +2,17 @@
  * exact bytes object (io/blocks.c; a large one is read into directly); or it reads straight into
  * the buffer that a BufferedProtocol offers. The protocol is called right here, inside uv_run;
  * nothing is queued. What it wrote to this stream is sent before the next packet is looked at.
+ *
+ * What a coroutine waits for in a StreamReader's read() is left in the kernel until that goes on:
+ * as with a protocol, one connection's data is then read, answered and sent while it is in the
+ * CPU's caches, and not after the data of all others.
  */
 
 #include "transports/stream.h"
 #include "io/blocks.h"
+
+#include <errno.h>
+#include <unistd.h>
 
 #define PAGE_SIZE_USUAL 4096
 #define SLOW_OFFSETS 32
@@ -81,18 +88,47 @@ protocol_buffer(StreamObject *stream, uv_buf_t *buffer)
 }
 
 static void
+plain_buffer(StreamObject *stream, uv_buf_t *buffer)
+{
+    size_t size;
+    char *block = stream->sink == NULL ? blocks_buffer(stream->loop, &size) : NULL;
+    if (block != NULL) {
+        *buffer = uv_buf_init(block, (unsigned)size);
+    }
+    else {
+        shared_buffer(stream->loop, buffer);
+    }
+}
+
+/* Wakes the coroutine that is to read. Once: if it was cancelled and has not, libuv does. */
+static bool
+stream_leave_to_coroutine(StreamObject *stream)
+{
+    if (stream->flags & STREAM_READABLE) {
+        stream->flags &= ~STREAM_READABLE;
+        return false;
+    }
+    loop_enter_python(stream->loop);
+    int woken = feed_readable(stream->feed, (PyObject *)stream);
+    if (woken < 0) {
+        stream_fatal(stream, "Fatal error: the waiting coroutine was not woken.");
+    }
+    else if (woken > 0) {
+        stream->flags |= STREAM_READABLE;
+    }
+    return woken != 0;
+}
+
+static void
 stream_read_where(uv_handle_t *handle, size_t Py_UNUSED(suggested), uv_buf_t *buffer)
 {
     StreamObject *stream = handle->data;
+    if (stream->feed != NULL && stream_leave_to_coroutine(stream)) {
+        *buffer = uv_buf_init(NULL, 0);
+        return;
+    }
     if (likely(!(stream->flags & STREAM_BUFFERED))) {
-        size_t size;
-        char *block = stream->sink == NULL ? blocks_buffer(stream->loop, &size) : NULL;
-        if (block != NULL) {
-            *buffer = uv_buf_init(block, (unsigned)size);
-        }
-        else {
-            shared_buffer(stream->loop, buffer);
-        }
+        plain_buffer(stream, buffer);
         return;
     }
     loop_enter_python(stream->loop);
@@ -166,7 +202,13 @@ stream_buffer_updated(StreamObject *stream, ssize_t count)
 static COLD void
 stream_received_eof(StreamObject *stream)
 {
-    PyObject *result = stream_call_protocol(stream, stream->loop->state->str_eof_received, NULL);
+    /* Within stream_read_now() the context may be entered already. */
+    PyObject *protocol = Py_NewRef(stream->protocol != NULL ? stream->protocol : Py_None);
+    PyObject *result = protocol == Py_None
+                           ? Py_NewRef(Py_None)
+                           : context_call_method(stream->context, protocol,
+                                                 stream->loop->state->str_eof_received);
+    Py_DECREF(protocol);
     int keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
     Py_XDECREF(result);
     if (keep_open < 0) {
@@ -222,12 +264,37 @@ stream_read_done(uv_stream_t *handle, ssize_t count, const uv_buf_t *buffer)
         if (count == UV_EOF) {
             stream_received_eof(stream);
         }
-        else if (count != UV_ENOBUFS) { /* that one is protocol_buffer()'s, dealt with */
+        else if (count != UV_ENOBUFS) { /* that one is stream_read_where()'s, dealt with */
             stream_read_failed(stream, (int)count);
         }
     }
     blocks_prepare(stream->loop);
     Py_DECREF(stream);
+}
+
+void
+stream_read_now(StreamObject *stream)
+{
+    uv_buf_t buffer;
+    stream->flags &= ~STREAM_READABLE;
+    if ((stream->flags & (STREAM_OPEN | STREAM_CLOSING | STREAM_PAUSED)) != STREAM_OPEN) {
+        return;
+    }
+    plain_buffer(stream, &buffer);
+    if (buffer.len == 0) {
+        return; /* no memory: libuv tries again */
+    }
+    ssize_t count;
+    do {
+        count = read(stream->fd, buffer.base, buffer.len);
+    } while (count < 0 && errno == EINTR);
+    if (count == 0) {
+        count = UV_EOF;
+    }
+    else if (count < 0) {
+        count = errno == EAGAIN ? 0 : uv_translate_sys_error(errno);
+    }
+    stream_read_done(&stream->uv.stream, count, &buffer);
 }
 
 void
