@@ -104,12 +104,12 @@ waiter_end(WaiterObject *self)
     else if (unlikely(status < 0)) {
         waiter_raise(self);
     }
-    waiter_drop(self);
+    waiter_reset(self);
     return status;
 }
 
 void
-waiter_drop(WaiterObject *self)
+waiter_reset(WaiterObject *self)
 {
     self->state = WAITER_IDLE;
     Py_CLEAR(self->callback);

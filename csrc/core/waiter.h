@@ -36,8 +36,16 @@ PyObject *waiter_begin(WaiterObject *waiter);
 int waiter_wake(WaiterObject *waiter);
 /* The awaitable goes on: -1 with the exception that awaiting a future would raise. */
 int waiter_end(WaiterObject *waiter);
-/* It goes on with something else, or ends. */
-void waiter_drop(WaiterObject *waiter);
+void waiter_reset(WaiterObject *waiter);
+
+/* The awaitable goes on with something else, or ends. */
+static inline void
+waiter_drop(WaiterObject *waiter)
+{
+    if (waiter->state != WAITER_IDLE) {
+        waiter_reset(waiter);
+    }
+}
 
 static inline bool
 waiter_is_pending(WaiterObject *waiter)

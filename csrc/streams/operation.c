@@ -166,9 +166,12 @@ operation_stop_waiting(OperationObject *op)
     }
 }
 
-static void
+static inline void
 operation_finish(OperationObject *op)
 {
+    if (op->stage == OPERATION_DONE) {
+        return;
+    }
     operation_stop_waiting(op);
     waiter_drop(&op->waiter);
     op->stage = OPERATION_DONE;
