@@ -200,7 +200,7 @@ def test_switching_debug_mode_on_while_running_tracks_coroutines(loop, run):
 
 def test_a_slow_poll_is_no_slow_callback(loop, run, caplog):
     loop.set_debug(True)
-    loop.slow_callback_duration = 0.02
+    loop.slow_callback_duration = 0.2
     with caplog.at_level(logging.WARNING, "asyncio"):
-        run(asyncio.sleep(0.06))
+        run(asyncio.sleep(0.5))
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []

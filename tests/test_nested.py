@@ -215,12 +215,13 @@ def test_exit_from_the_inner_run(nesting):
 
     async def main():
         nesting.call_soon(leave)
+        sleep = nesting.create_task(asyncio.sleep(0.01, "slept"))
         try:
-            nesting.run_until_complete(asyncio.sleep(0.01))
+            nesting.run_until_complete(sleep)
         except SystemExit:
             assert asyncio.get_running_loop() is nesting
             assert nesting.is_running()
-            await asyncio.sleep(0.02)
+            assert await sleep == "slept"
             return "caught"
 
     assert nesting.run_until_complete(main()) == "caught"
