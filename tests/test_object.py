@@ -270,6 +270,11 @@ loop.close()
 new = set(sys.modules) - before
 ours = set(n for n in new if n.startswith("uvloop_clone"))
 assert new - ours <= {"__future__"}, sorted(new - ours)
-assert len(ours) <= 12, sorted(ours)
+assert len(ours) <= 10, sorted(ours)
+assert set(dir(uvloop_clone)) >= set(uvloop_clone.__all__)
+from uvloop_clone import *
+assert install.__module__ == EventLoopPolicy.__module__ == "uvloop_clone.policy"
+assert run.__module__ == "uvloop_clone.runner"
+assert not hasattr(uvloop_clone, "nothing")
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
