@@ -91,6 +91,20 @@ def test_tasks_of_all_kinds(waiting, create_task, direct):
     waiting(test)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="call graphs are new in 3.14")
+def test_call_graph(waiting):
+    async def test(call, other):
+        task = asyncio.ensure_future(wrapped(call))
+        await asyncio.sleep(0.001)
+        graph = asyncio.capture_call_graph(task)
+        assert "wrapped" in [entry.frame.f_code.co_name for entry in graph.call_stack]
+        assert "wrapped" in asyncio.format_call_graph(task)
+        other.send(b"data\n")
+        await task
+
+    waiting(test)
+
+
 def test_cancelling_says_why(waiting, create_task):
     async def test(call, other):
         for message, arguments in ((("why",), ("why",)), ((("a", 1),), (("a", 1),)), ((), ())):

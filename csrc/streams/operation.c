@@ -360,13 +360,6 @@ operation_get_running(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
 }
 
 static PyObject *
-operation_get_await(PyObject *self, void *Py_UNUSED(closure))
-{
-    PyObject *coroutine = OPERATION(self)->coroutine;
-    return Py_NewRef(coroutine != NULL ? coroutine : Py_None);
-}
-
-static PyObject *
 operation_repr(PyObject *self)
 {
     const OperationKind *kind = OPERATION(self)->kind;
@@ -507,7 +500,6 @@ static PyGetSetDef operation_getset[] = {
     {"__name__", operation_get_name, NULL, NULL, NULL},
     {"__qualname__", operation_get_qualname, NULL, NULL, NULL},
     {"cr_running", operation_get_running, NULL, NULL, NULL},
-    {"cr_await", operation_get_await, NULL, NULL, NULL},
     {NULL},
 };
 
