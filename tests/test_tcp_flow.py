@@ -1,7 +1,6 @@
 """Stream transports: write buffers, water marks, pause_writing and resume_writing."""
 
 import asyncio
-import socket
 import sys
 
 import pytest
@@ -297,36 +296,6 @@ def test_limits_changed_while_data_is_pending(loop, run, pair):
         assert await read_exactly(b, len(CHUNK) + 1)
         await until(lambda: "resume" in protocol.events)
         transport.abort()
-        await protocol.lost
-
-    run(main())
-
-
-def unsent_limit(sock):
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
-
-
-@pytest.mark.only("uvloop_clone")
-@pytest.mark.skipif(
-    not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="no TCP_NOTSENT_LOWAT on this system"
-)
-@pytest.mark.parametrize("own", [None, 100_000])
-def test_little_waits_in_the_kernel_for_a_peer_on_this_machine(loop, run, pair, own):
-    a, b = pair()
-    if own is not None:
-        a.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, own)
-    before = unsent_limit(a)
-
-    async def main():
-        transport, protocol = await attach(a)
-        transport.write(b"a little")
-        assert transport.get_write_buffer_size() == 0
-        assert unsent_limit(a) == before
-        transport.write(CHUNK)
-        assert transport.get_write_buffer_size() > 0
-        assert unsent_limit(a) == (own or 64 * 1024)
-        transport.close()
-        assert await read_to_end(b) == b"a little" + CHUNK
         await protocol.lost
 
     run(main())

@@ -30,8 +30,7 @@ enum {
     STREAM_LOST = 1 << 10,          /* connection_lost is queued or done */
     STREAM_IN_GET_BUFFER = 1 << 11, /* libuv is about to read: it must not be stopped */
     STREAM_SENDFILE = 1 << 12,      /* sendfile() has the write side for itself */
-    STREAM_OUTRAN_PEER = 1 << 13,   /* the kernel took no more at least once */
-    STREAM_READABLE = 1 << 14,      /* a coroutine was woken that will call stream_read_now() */
+    STREAM_READABLE = 1 << 13,      /* a coroutine was woken that will call stream_read_now() */
 };
 
 /* A piece of data that waits to be sent; `object` keeps `data` alive and unchanged. */

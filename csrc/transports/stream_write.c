@@ -8,14 +8,12 @@
 #include "io/blocks.h"
 
 #include <errno.h>
-#include <netinet/tcp.h>
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE; where it does not, libuv would not either */
 #endif
 
-#define MAX_BUFFERS 64                 /* of one vectored write */
-#define KERNEL_QUEUE_LIMIT (64 * 1024) /* unsent, to a peer on this machine */
+#define MAX_BUFFERS 64          /* of one vectored write */
 #define SEND_NOW_FROM_SIZE 4096 /* a copy costs more than a system call that may be saved */
 
 
@@ -209,48 +207,10 @@ stream_write_done(uv_write_t *request, int status)
     Py_DECREF(stream);
 }
 
-static bool
-stream_peer_is_here(StreamObject *stream)
-{
-    switch (stream->peername.any.sa_family) {
-    case AF_INET:
-        return stream->peername.in.sin_addr.s_addr == stream->sockname.in.sin_addr.s_addr;
-    case AF_INET6:
-        return IN6_ARE_ADDR_EQUAL(&stream->peername.in6.sin6_addr,
-                                  &stream->sockname.in6.sin6_addr);
-    default:
-        return false;
-    }
-}
-
-/* The kernel keeps megabytes for a peer that does not take them, however near it is: they leave
- * the cache, and are sent piece by piece as the peer reads. To one on this machine nothing is
- * gained by that; little may wait, unless somebody has said how much. */
-static void
-stream_shorten_kernel_queue(StreamObject *stream)
-{
-#ifdef TCP_NOTSENT_LOWAT
-    unsigned limit;
-    socklen_t length = sizeof(limit);
-    if (stream_peer_is_here(stream)
-        && getsockopt(stream->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &limit, &length) == 0
-        && limit == 0) {
-        limit = KERNEL_QUEUE_LIMIT;
-        setsockopt(stream->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &limit, length);
-    }
-#else
-    (void)stream;
-#endif
-}
-
 /* Hands everything that is pending to libuv in one request. */
 static COLD void
 stream_queue_rest(StreamObject *stream)
 {
-    if (!(stream->flags & STREAM_OUTRAN_PEER)) {
-        stream->flags |= STREAM_OUTRAN_PEER;
-        stream_shorten_kernel_queue(stream);
-    }
     uint32_t count = stream->chunk_count;
     StreamWrite *write = PyMem_Malloc(sizeof(*write) + count * sizeof(StreamChunk));
     uv_buf_t *buffers = PyMem_Malloc(count * sizeof(uv_buf_t));
