@@ -142,6 +142,8 @@ class BuildCore(build_ext):
         super().run()
 
     def build_extension(self, ext):
+        # Linking costs little, and what lies there may come from another kind of build.
+        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
         if ext.name == FFI_NAME:
             self.build_ffi(ext)
         else:
@@ -182,8 +184,6 @@ class BuildCore(build_ext):
         with ThreadPoolExecutor(jobs()) as pool:
             ext.extra_objects = list(pool.map(compile_one, ext.sources))
         ext.sources = []
-        # Linking costs little, and what lies there may come from another kind of build.
-        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
         super().build_extension(ext)
 
     def record_settings(self, settings):
