@@ -142,30 +142,22 @@ class BuildCore(build_ext):
         super().run()
 
     def build_extension(self, ext):
+        compile_args, link_args = arguments()
+        if ext.name == FFI_NAME:  # cffi writes it, and its warnings are not ours to mend
+            source = Path(self.build_temp, "_ffi.c")
+            load_ffi_builder().write_source(source, compiler(), self.libuv[0])
+            ext.sources = [str(source)]
+            compile_args = [arg for arg in compile_args if not arg.startswith("-W")]
+        self.compile_changed(ext, compile_args + self.libuv[0])
+        ext.extra_link_args = link_args + self.libuv[1]
         # Linking costs little, and what lies there may come from another kind of build.
         Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
-        if ext.name == FFI_NAME:
-            self.build_ffi(ext)
-        else:
-            self.build_core(ext)
-
-    def build_ffi(self, ext):
-        """The module that cffi writes: its warnings are not ours to mend."""
-        source = Path(self.build_temp, "_ffi.c")
-        load_ffi_builder().write_source(source, compiler(), self.libuv[0])
-        ext.sources = [str(source)]
-        compile_args, link_args = arguments()
-        kept = [arg for arg in compile_args if not arg.startswith("-W")]
-        ext.extra_compile_args = [*kept, *self.libuv[0]]
-        ext.extra_link_args = link_args + self.libuv[1]
         super().build_extension(ext)
 
-    def build_core(self, ext):
-        compile_args, link_args = arguments()
-        compile_args += self.libuv[0]
-        ext.extra_link_args = link_args + self.libuv[1]
+    def compile_changed(self, ext, compile_args):
+        """Make objects of the sources of ``ext``; what has not changed is not compiled again."""
         settings = self.record_settings(
-            [self.compiler.compiler_so, self.include_dirs, compile_args]
+            ext, [self.compiler.compiler_so, self.include_dirs, compile_args]
         )
         newest_header = max(os.path.getmtime(path) for path in [*ext.depends, settings])
 
@@ -184,11 +176,10 @@ class BuildCore(build_ext):
         with ThreadPoolExecutor(jobs()) as pool:
             ext.extra_objects = list(pool.map(compile_one, ext.sources))
         ext.sources = []
-        super().build_extension(ext)
 
-    def record_settings(self, settings):
+    def record_settings(self, ext, settings):
         """A file that is written anew, so that all objects are, when the settings change."""
-        path = Path(self.build_temp, "settings.txt")
+        path = Path(self.build_temp, f"settings-{ext.name}.txt")
         text = repr(settings) + "\n"
         if not path.exists() or path.read_text() != text:
             path.parent.mkdir(parents=True, exist_ok=True)
