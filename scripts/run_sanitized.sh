@@ -19,4 +19,4 @@ export PYTEST_PREFIX
 python=$1 venv=$2
 shift 2
 exec "$(dirname "$0")/run_installed.sh" "$python" "$venv" -m "core and not leaks" --loop uvloop_clone \
-    --timeout 300 -n 3 "$@"
+    --timeout 300 -n $((2 * $(getconf _NPROCESSORS_ONLN))) "$@"

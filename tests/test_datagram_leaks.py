@@ -11,7 +11,7 @@ from test_leaks import Growth
 from test_pipes_read import Reader, reading
 from test_pipes_write import Writer, writing
 
-pytestmark = pytest.mark.leaks
+pytestmark = [pytest.mark.leaks, pytest.mark.only("uvloop_clone")]
 
 
 async def one_endpoint(server, got):

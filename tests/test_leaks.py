@@ -14,7 +14,7 @@ import weakref
 import pytest
 from support import make_loop, open_fds, tcp_pair
 
-pytestmark = pytest.mark.leaks
+pytestmark = [pytest.mark.leaks, pytest.mark.only("uvloop_clone")]
 
 MEGABYTE = 1 << 20
 
