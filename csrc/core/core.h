@@ -148,6 +148,7 @@ struct LoopObject {
     uv_prepare_t before_wait;
     bool wait_allowed;
     struct StreamObject *unflushed; /* streams that were written to in this turn */
+    struct StreamObject *postponed; /* and what they send after the next poll; transports/ */
     PyObject *parked;               /* list: what a nested uv_run must not free; turn.c */
     PyObject *poll_hook;            /* called instead of the kernel poll, or NULL; pollhook.c */
     bool in_poll_hook;

@@ -205,6 +205,7 @@ loop_close_uv(LoopObject *loop)
          * that closing removes nothing from the parent's. */
         uv_loop_fork(&loop->uv);
     }
+    streams_forget(loop, loop->pid == (int)getpid());
     watchers_close(loop);
     listeners_close(loop);
     signals_close(loop);
@@ -468,6 +469,9 @@ loop_run_leave(LoopObject *loop, LoopRun *run)
 {
     CoreState *state = loop->state;
     PyObject *exc = PyErr_GetRaisedException();
+    if (loop->postponed != NULL) {
+        streams_send_postponed(loop);
+    }
     turn_leave_nested(loop);
     loop->stopping = false;
     loop->run_depth--;

@@ -155,7 +155,7 @@ turn_poll(LoopObject *loop, bool wait)
         return pollhook_call(loop, wait);
     }
     watchers_settle(loop);
-    if (wait && likely(loop->ready.count == 0)) {
+    if (wait && likely(loop->ready.count == 0 && loop->postponed == NULL)) {
         /* First say that we sleep, then look: a producer does it the other way round. */
         atomic_store(&loop->asleep, true);
         wait = atomic_load(&loop->inbox) == NULL;
@@ -177,6 +177,9 @@ turn_poll(LoopObject *loop, bool wait)
     loop->turns_without_poll = 0;
     loop->last_poll = uv_hrtime();
     int arrived = turn_admit_arrived(loop);
+    if (unlikely(loop->postponed != NULL)) {
+        streams_admit_postponed(loop);
+    }
     if (unlikely(loop->parked != NULL) && loop->uv_depth == 0) {
         turn_release_parked(loop);
     }

@@ -31,6 +31,7 @@ enum {
     STREAM_IN_GET_BUFFER = 1 << 11, /* libuv is about to read: it must not be stopped */
     STREAM_SENDFILE = 1 << 12,      /* sendfile() has the write side for itself */
     STREAM_READABLE = 1 << 13,      /* a coroutine was woken that will call stream_read_now() */
+    STREAM_POSTPONED = 1 << 14,     /* in loop->postponed, which owns a reference */
 };
 
 /* A piece of data that waits to be sent; `object` keeps `data` alive and unchanged. */
@@ -69,13 +70,15 @@ typedef struct StreamObject {
     uint32_t chunk_count, chunk_capacity;
     StreamChunk first_chunk; /* room for the usual one */
     size_t pending_size;     /* bytes in `chunks` */
+    uint64_t share_from;     /* the poll since which `share_sent` bytes were sent */
+    size_t share_sent;
     size_t high_water, low_water;
     uint32_t writes_after_loss;
 
     uint32_t flags;
     int fd;
     Py_buffer read_view; /* the buffer a BufferedProtocol gave; obj NULL: none */
-    struct StreamObject *next_unflushed;
+    struct StreamObject *next_unflushed; /* or postponed */
     struct StreamObject *server_next, **server_link; /* the server's list */
 
     /* Where the connection leads, kept because the kernel forgets at disconnect. */

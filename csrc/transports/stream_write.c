@@ -16,6 +16,12 @@
 #define MAX_BUFFERS 64          /* of one vectored write */
 #define SEND_NOW_FROM_SIZE 4096 /* a copy costs more than a system call that may be saved */
 
+/* What a stream sends from one poll to the next; the rest comes after it. The kernel would take
+ * several MiB, and by the time they are read they have left the CPU's caches. Sends below the
+ * second size are not counted. */
+#define SEND_SHARE (256 * 1024)
+#define SHARED_FROM_SIZE (16 * 1024)
+
 
 /* ---- what waits ----------------------------------------------------------------------- */
 
@@ -262,22 +268,60 @@ stream_send_once(StreamObject *stream, uv_buf_t *buffers, unsigned count)
     return likely(sent >= 0) ? sent : uv_translate_sys_error(errno);
 }
 
-void
-stream_flush(StreamObject *stream)
+static size_t
+stream_share_left(StreamObject *stream)
+{
+    if (stream->share_from != stream->loop->last_poll) {
+        stream->share_from = stream->loop->last_poll;
+        stream->share_sent = 0;
+    }
+    return stream->share_sent < SEND_SHARE ? SEND_SHARE - stream->share_sent : 0;
+}
+
+/* The same after the next poll, which does not wait. */
+static void
+stream_postpone(StreamObject *stream)
+{
+    if (!(stream->flags & STREAM_POSTPONED)) {
+        LoopObject *loop = stream->loop;
+        stream->flags |= STREAM_POSTPONED;
+        stream->next_unflushed = loop->postponed;
+        loop->postponed = STREAM(Py_NewRef(stream));
+    }
+}
+
+static unsigned
+buffers_cut(uv_buf_t *buffers, unsigned count, size_t size)
+{
+    unsigned used = 0;
+    while (used < count && size > 0) {
+        if (buffers[used].len > size) {
+            buffers[used].len = size;
+        }
+        size -= buffers[used++].len;
+    }
+    return used;
+}
+
+/* Sends what is pending, or of a lot of it the stream's share. */
+static void
+stream_send_pending(StreamObject *stream, bool all)
 {
     uv_buf_t buffers[MAX_BUFFERS];
-    if (stream->flags & STREAM_UNFLUSHED) {
-        stream_unlink_unflushed(stream);
-    }
-    if (stream->flags & STREAM_WRITING) {
-        return;
-    }
     while (stream->pending_size > 0) {
         unsigned count =
             chunks_as_buffers(stream->chunks, stream->chunk_count, buffers, MAX_BUFFERS);
+        bool shared = !all && stream->pending_size >= SHARED_FROM_SIZE;
+        if (shared && (count = buffers_cut(buffers, count, stream_share_left(stream))) == 0) {
+            stream_postpone(stream);
+            return;
+        }
         ssize_t sent = stream_send_once(stream, buffers, count);
         if (likely(sent > 0)) {
             chunks_consume(stream, (size_t)sent);
+            if (shared) {
+                stream->share_sent += (size_t)sent;
+            }
         }
         else if (sent == UV_EAGAIN) {
             stream_queue_rest(stream);
@@ -294,6 +338,17 @@ stream_flush(StreamObject *stream)
 }
 
 void
+stream_flush(StreamObject *stream)
+{
+    if (stream->flags & STREAM_UNFLUSHED) {
+        stream_unlink_unflushed(stream);
+    }
+    if (!(stream->flags & (STREAM_WRITING | STREAM_POSTPONED))) {
+        stream_send_pending(stream, false);
+    }
+}
+
+void
 streams_flush(LoopObject *loop)
 {
     while (loop->unflushed != NULL) {
@@ -301,10 +356,48 @@ streams_flush(LoopObject *loop)
         Py_INCREF(stream);
         stream_flush(stream);
         if (stream->pending_size == 0 && !(stream->flags & STREAM_WRITING)
-            && (stream->flags & (STREAM_EOF_WRITTEN | STREAM_CLOSING))) {
+            && (stream->flags
+                & (STREAM_EOF_WRITTEN | STREAM_CLOSING | STREAM_PROTOCOL_PAUSED | STREAM_SENDFILE))) {
             stream_drained(stream);
         }
         Py_DECREF(stream);
+    }
+}
+
+void
+streams_admit_postponed(LoopObject *loop)
+{
+    StreamObject *stream = loop->postponed;
+    loop->postponed = NULL;
+    while (stream != NULL) {
+        StreamObject *next = stream->next_unflushed;
+        stream->flags = (stream->flags & ~STREAM_POSTPONED) | STREAM_UNFLUSHED;
+        stream->next_unflushed = loop->unflushed;
+        loop->unflushed = stream; /* and the reference with it */
+        stream = next;
+    }
+}
+
+void
+streams_send_postponed(LoopObject *loop)
+{
+    /* They stay in the list: what is to follow once all is sent takes its turn in the next run. */
+    for (StreamObject *stream = loop->postponed; stream != NULL; stream = stream->next_unflushed) {
+        if (!(stream->flags & STREAM_WRITING)) {
+            stream_send_pending(stream, true);
+        }
+    }
+}
+
+void
+streams_forget(LoopObject *loop, bool send)
+{
+    streams_admit_postponed(loop);
+    while (loop->unflushed != NULL) {
+        if (send && !(loop->unflushed->flags & STREAM_WRITING)) {
+            stream_send_pending(loop->unflushed, true);
+        }
+        stream_unlink_unflushed(loop->unflushed);
     }
 }
 
@@ -333,12 +426,19 @@ stream_send_now(StreamObject *stream, const Py_buffer *view)
         return 0;
     }
     stream_flush(stream);
-    if (stream->flags & (STREAM_WRITING | STREAM_LOST)) {
+    if (stream->flags & (STREAM_WRITING | STREAM_POSTPONED | STREAM_LOST)) {
         return 0;
     }
     uv_buf_t buffer = {.base = view->buf, .len = (size_t)view->len};
+    if (buffers_cut(&buffer, 1, stream_share_left(stream)) == 0) {
+        return 0;
+    }
     ssize_t sent = stream_send_once(stream, &buffer, 1);
-    return sent > 0 ? (size_t)sent : 0; /* an error shows again when the rest is flushed */
+    if (sent <= 0) {
+        return 0; /* an error shows again when the rest is flushed */
+    }
+    stream->share_sent += (size_t)sent;
+    return (size_t)sent;
 }
 
 /* What of `data` is left to send, as bytes: they are held as they are, and what its owner may
@@ -379,7 +479,7 @@ stream_append_chunk(StreamObject *stream, PyObject *bytes)
 static inline void
 stream_link_unflushed(StreamObject *stream)
 {
-    if (!(stream->flags & (STREAM_UNFLUSHED | STREAM_WRITING))) {
+    if (!(stream->flags & (STREAM_UNFLUSHED | STREAM_WRITING | STREAM_POSTPONED))) {
         LoopObject *loop = stream->loop;
         stream->flags |= STREAM_UNFLUSHED;
         stream->next_unflushed = loop->unflushed;

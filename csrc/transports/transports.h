@@ -8,6 +8,12 @@
 
 /* Sends what this turn wrote (stream_write.c). */
 void streams_flush(LoopObject *loop);
+/* After a poll: streams_flush() sends what was postponed, too. */
+void streams_admit_postponed(LoopObject *loop);
+/* The loop stops running: what was postponed leaves now, as far as the kernel takes it. */
+void streams_send_postponed(LoopObject *loop);
+/* The loop is being closed: its lists of streams are given up. `send`: and sent before. */
+void streams_forget(LoopObject *loop, bool send);
 /* Whether a transport lies around the handle; where none does, its `data` is not looked at. */
 bool transport_owns(const uv_handle_t *handle);
 /* The loop is being closed: close the handle without telling the protocol (stream.c). */
