@@ -4,6 +4,7 @@
 
 #include "core/core.h"
 #include "core/executor.h"
+#include "core/handoff.h"
 #include "core/loop.h"
 #include "core/named.h"
 #include "core/schedule.h"
@@ -68,7 +69,8 @@ static PyMethodDef loop_methods[] = {
     {"get_task_factory", tasks_py_get_factory, METH_NOARGS,
      PyDoc_STR("get_task_factory($self, /)\n--\n\nThe task factory, or None.")},
 
-    /* core/executor.c */
+    /* core/executor.c, core/handoff.c */
+    {"_handoff", handoff_py_get, METH_NOARGS, NULL},
     {"_executor_call", FAST(executor_py_call), METH_FASTCALL, NULL},
 
     /* core/loop.c */

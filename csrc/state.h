@@ -11,6 +11,7 @@
 /* X(field, spec symbol): our heap types, made from specs that live in the type's own file. */
 #define STATE_TYPES(X)                                                                           \
     X(ExecutorCallType, executor_call_spec)                                                      \
+    X(HandoffType, handoff_spec)                                                                 \
     X(LoopType, loop_spec)                                                                       \
     X(HandleType, handle_spec)                                                                   \
     X(TimerHandleType, timer_handle_spec)                                                        \

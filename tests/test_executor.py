@@ -11,6 +11,7 @@ import time
 from multiprocessing import forkserver, resource_tracker
 
 import pytest
+from support import run_script
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -387,3 +388,95 @@ def test_the_pool_goes_on_after_failures(loop, run):
         assert await loop.run_in_executor(None, double, 2) == 4
 
     run(main())
+
+
+def settle_in(loop, calls=100):
+    """Short calls that follow each other at once: both sides begin to look out for the other."""
+
+    async def main():
+        for i in range(calls):
+            assert await loop.run_in_executor(None, double, i) == 2 * i
+
+    return main()
+
+
+def test_short_jobs_then_long_ones_then_none(loop, run):
+    async def main():
+        await settle_in(loop)
+        for _ in range(20):  # so the outcome is not near: all sides sleep as ever
+            await loop.run_in_executor(None, time.sleep, 0.005)
+        before = time.process_time()
+        await asyncio.gather(*[loop.run_in_executor(None, time.sleep, 0.3) for _ in range(3)])
+        await asyncio.sleep(0.2)
+        assert time.process_time() - before < 0.1
+        await settle_in(loop)
+
+    run(main())
+
+
+def test_looking_out_for_an_outcome_holds_up_neither_timers_nor_sockets(loop, run, pair):
+    a, b = pair()
+
+    async def main():
+        await settle_in(loop)
+        answered = threading.Event()
+        job = loop.run_in_executor(None, answered.wait, 20)  # short ones were expected
+        loop.call_later(0.001, b.send, b"from the timer")
+        assert await loop.sock_recv(a, 100) == b"from the timer"
+        assert not job.done()
+        answered.set()
+        assert await job is True
+
+    run(main())
+
+
+def test_cancelled_short_jobs_are_forgotten(loop, run):
+    async def main():
+        await settle_in(loop)
+        for _ in range(50):
+            loop.run_in_executor(None, double, 1).cancel()
+        await settle_in(loop)
+        before = time.process_time()
+        for _ in range(100):
+            await asyncio.sleep(0.002)  # nobody looks out for the outcome of those
+        assert time.process_time() - before < 0.15
+
+    run(main())
+
+
+def test_jobs_from_jobs_and_from_other_threads(loop, run):
+    async def main():
+        await settle_in(loop)
+
+        def from_a_thread(depth):
+            if depth == 0:
+                return 1
+            job = asyncio.run_coroutine_threadsafe(
+                asyncio.to_thread(from_a_thread, depth - 1), loop
+            )
+            return 1 + job.result(20)
+
+        found = await asyncio.gather(*[asyncio.to_thread(from_a_thread, 1) for _ in range(2)])
+        assert found == [2, 2]
+
+    run(main())
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+def test_on_a_single_cpu(kind):
+    child = run_script(
+        kind,
+        """
+        import asyncio, os
+
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        loop = make_loop(KIND)
+
+        async def main():
+            return sum([await loop.run_in_executor(None, int, "1") for _ in range(300)])
+
+        print(loop.run_until_complete(main()))
+        loop.close()
+        """,
+    )
+    assert (child.stdout, child.stderr) == ("300\n", "")

@@ -1,7 +1,10 @@
 """Stream transports: write buffers, water marks, pause_writing and resume_writing."""
 
 import asyncio
+import gc
 import sys
+import warnings
+import weakref
 
 import pytest
 from support import Recorder, attach, read_exactly, read_to_end, until
@@ -299,3 +302,106 @@ def test_limits_changed_while_data_is_pending(loop, run, pair):
         await protocol.lost
 
     run(main())
+
+
+MUCH = bytes(range(256)) * 4096  # 1 MiB: more than a stream sends from one poll to the next
+
+
+@pytest.mark.parametrize("kind_of", [bytes, bytearray, memoryview])
+def test_much_arrives_in_order(loop, run, pair, kind_of):
+    a, b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.write(b"first")
+        transport.write(kind_of(MUCH))
+        transport.write(b"between")
+        transport.writelines([kind_of(MUCH[:70000]), b"and", kind_of(MUCH)])
+        transport.write(b"last")
+        transport.close()
+        expected = b"first" + MUCH + b"between" + MUCH[:70000] + b"and" + MUCH + b"last"
+        assert await read_to_end(b) == expected
+        assert await protocol.lost is None
+
+    run(main())
+
+
+def test_write_eof_after_much(loop, run, pair):
+    a, b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.write(MUCH)
+        transport.write_eof()
+        assert await read_to_end(b) == MUCH
+        b.send(b"answer")
+        await until(lambda: protocol.data == b"answer")
+        b.close()
+        await protocol.lost
+
+    run(main())
+
+
+def test_a_writer_of_much_is_told_to_go_on(loop, run, pair):
+    a, b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        sent = 0
+        reading = asyncio.ensure_future(read_to_end(b))
+        for _ in range(40):
+            transport.write(MUCH)
+            sent += len(MUCH)
+            await until(lambda: protocol.events.count("pause") == protocol.events.count("resume"))
+        transport.close()
+        assert len(await reading) == sent
+        b.close()
+        await protocol.lost
+
+    run(main())
+
+
+def test_what_the_kernel_takes_has_left_when_the_run_ends(loop, run, pair):
+    a, b = pair()
+    size = 400 * 1024
+    with pair()[0] as plain:
+        if plain.send(bytes(size)) < size:
+            pytest.skip("this kernel holds less for a connection that nobody reads from")
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.write(MUCH[:size])
+        return transport, protocol
+
+    transport, protocol = run(main())
+    b.setblocking(True)
+    b.settimeout(20)
+    received = b""
+    while len(received) < size:
+        received += b.recv(1 << 20)
+    assert received == MUCH[:size]
+
+    async def end():
+        assert transport.get_write_buffer_size() == 0
+        transport.close()
+        await protocol.lost
+        assert protocol.events.count("pause") == protocol.events.count("resume")
+
+    run(end())
+
+
+def test_what_was_written_outside_a_run_leaves_at_close(new_loop, pair):
+    a, b = pair()
+    loop = new_loop()
+    transport, protocol = loop.run_until_complete(attach(a))
+    transport.write(b"written while the loop stands")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # a recorded one keeps the transport
+        loop.close()
+        seen = weakref.ref(transport)
+        del transport, protocol
+        gc.collect()
+    assert seen() is None
+    b.setblocking(True)
+    b.settimeout(20)
+    assert b.recv(100) == b"written while the loop stands"

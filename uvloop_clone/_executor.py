@@ -61,7 +61,9 @@ class ExecutorMixin(_core.Loop):
             if executor is None:
                 from ._pool import DefaultExecutor  # not every program needs threads
 
-                executor = self._default_executor = self._own_executor = DefaultExecutor()
+                executor = self._default_executor = self._own_executor = DefaultExecutor(
+                    self._handoff()
+                )
         if isinstance(executor, concurrent.futures.ThreadPoolExecutor):
             call = self._executor_call(func, args)
             awaited = call.awaited

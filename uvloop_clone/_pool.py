@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import queue
 from concurrent.futures import thread as _thread
 from typing import Any
+
+from . import _core
 
 __all__ = ("DefaultExecutor",)
 
@@ -29,12 +32,25 @@ class _Idle(collections.deque[None]):
         self.append(None)
 
 
+class _Calls(queue.SimpleQueue[Any]):
+    """The pool's queue: a thread looks out for a call for a moment before it sleeps."""
+
+    def __init__(self, handoff: _core.Handoff) -> None:
+        self._wait = handoff.wait
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """As SimpleQueue.get()."""
+        self._wait()
+        return super().get(block, timeout)
+
+
 class DefaultExecutor(concurrent.futures.ThreadPoolExecutor):
     """A pool as any other, which also takes the loop's calls as they are (C: core/executor.c),
     without a future and a work item of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, handoff: _core.Handoff) -> None:
         super().__init__(thread_name_prefix="asyncio")
+        self._work_queue: Any = _Calls(handoff)
         self._idle_semaphore: Any = _Idle()
 
     def take(self, call: Any) -> bool:
@@ -45,6 +61,7 @@ class DefaultExecutor(concurrent.futures.ThreadPoolExecutor):
         with inner._shutdown_lock, _global_lock:
             if inner._shutdown or inner._broken or vars(_thread)["_shutdown"]:
                 return False
+            call.enter_pool()
             inner._work_queue.put(call)
             inner._adjust_thread_count()
         return True

@@ -163,6 +163,7 @@ struct LoopObject {
     int run_waiters;
 
     Alarm alarm;
+    struct Handoff *handoff; /* of the loop's own pool, or NULL; handoff.c */
 
     /* signals.c */
     uv_poll_t signal_poll;

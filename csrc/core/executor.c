@@ -9,6 +9,7 @@
 
 #include "core/core.h"
 #include "core/executor.h"
+#include "core/handoff.h"
 #include "core/wakeup.h"
 
 
@@ -20,6 +21,7 @@ typedef struct {
     PyObject *args;    /* tuple */
     PyObject *outcome; /* result or exception; NULL: func was not called */
     bool failed;
+    bool in_own_pool; /* and not yet made: the hand-off counts it */
 } ExecutorCall;
 
 #define EXECUTOR_CALL(op) ((ExecutorCall *)(op))
@@ -45,10 +47,14 @@ executor_call_run(ExecutorCall *call)
     if (done != 0) {
         return done < 0 ? NULL : Py_NewRef(Py_None);
     }
+    uint64_t start = uv_hrtime();
     PyObject *outcome = PyObject_Call(call->func, call->args, NULL);
     if (outcome == NULL) {
         call->failed = true;
         outcome = PyErr_GetRaisedException();
+    }
+    if (call->in_own_pool) {
+        handoff_ran(call->loop->handoff, uv_hrtime() - start);
     }
     call->outcome = outcome;
     Py_CLEAR(call->func);
@@ -62,6 +68,9 @@ static PyObject *
 executor_call_deliver(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
 {
     ExecutorCall *call = EXECUTOR_CALL(owner);
+    if (loop->handoff != NULL) {
+        handoff_delivered(loop->handoff);
+    }
     int done = future_is_done(loop->state, call->awaited);
     if (done != 0) {
         return done < 0 ? NULL : Py_NewRef(Py_None);
@@ -79,9 +88,19 @@ executor_call_deliver(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg
 
 /* ---- from one to the other ------------------------------------------------------------ */
 
+static void
+executor_call_leave_pool(ExecutorCall *call)
+{
+    if (call->in_own_pool) {
+        call->in_own_pool = false;
+        handoff_forget(call->loop->handoff);
+    }
+}
+
 static PyObject *
 executor_call_hand_over(ExecutorCall *call)
 {
+    executor_call_leave_pool(call);
     if (!call->loop->closed /* somebody is left to be told */
         && loop_call_native_threadsafe(call->loop, executor_call_deliver, (PyObject *)call) < 0) {
         return NULL;
@@ -123,6 +142,16 @@ executor_call_call(PyObject *self, PyObject *args, PyObject *Py_UNUSED(kwargs))
 
 /* ---- in place of a work item ---------------------------------------------------------- */
 
+/* enter_pool() */
+static PyObject *
+executor_call_py_enter_pool(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ExecutorCall *call = EXECUTOR_CALL(self);
+    call->in_own_pool = true;
+    handoff_queued(call->loop->handoff);
+    Py_RETURN_NONE;
+}
+
 /* run(), or run(context) since 3.14. */
 static PyObject *
 executor_call_py_run(PyObject *self, PyObject *Py_UNUSED(args))
@@ -130,6 +159,7 @@ executor_call_py_run(PyObject *self, PyObject *Py_UNUSED(args))
     ExecutorCall *call = EXECUTOR_CALL(self);
     PyObject *ran = executor_call_run(call);
     if (ran == NULL || call->outcome == NULL) {
+        executor_call_leave_pool(call);
         return ran;
     }
     Py_DECREF(ran);
@@ -216,6 +246,7 @@ executor_call_dealloc(PyObject *self)
 {
     PyObject_GC_UnTrack(self);
     executor_call_clear(self);
+    executor_call_leave_pool(EXECUTOR_CALL(self));
     Py_CLEAR(EXECUTOR_CALL(self)->loop);
     compat_free_instance(self);
 }
@@ -227,6 +258,8 @@ static PyMemberDef executor_call_members[] = {
 };
 
 static PyMethodDef executor_call_methods[] = {
+    {"enter_pool", executor_call_py_enter_pool, METH_NOARGS,
+     PyDoc_STR("The call is about to enter the queue of the loop's own pool.")},
     {"run", executor_call_py_run, METH_VARARGS,
      PyDoc_STR("In the worker thread: make the call and hand its outcome over.")},
     {"set_exception", executor_call_py_set_exception, METH_O,

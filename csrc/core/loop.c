@@ -355,6 +355,7 @@ loop_dealloc(PyObject *self)
     Py_CLEAR(loop->poll_hook);
     Py_CLEAR(loop->signal_handlers);
     Py_CLEAR(loop->parked);
+    Py_CLEAR(loop->handoff);
     wakeup_free(loop);
     Py_CLEAR(loop->module);
     compat_free_instance(self);

@@ -13,6 +13,7 @@
  */
 
 #include "core/core.h"
+#include "core/handoff.h"
 #include "core/ready.h"
 #include "io/io.h"
 #include "transports/transports.h"
@@ -64,6 +65,7 @@ turn_before_wait(uv_prepare_t *prepare)
     }
     if (loop->wait_allowed && loop->released == NULL) {
         loop->released = PyEval_SaveThread();
+        handoff_loop_waits(loop, true);
     }
 }
 
@@ -155,22 +157,26 @@ turn_poll(LoopObject *loop, bool wait)
         return pollhook_call(loop, wait);
     }
     watchers_settle(loop);
-    if (wait && likely(loop->ready.count == 0 && loop->postponed == NULL)) {
-        /* First say that we sleep, then look: a producer does it the other way round. */
-        atomic_store(&loop->asleep, true);
-        wait = atomic_load(&loop->inbox) == NULL;
-    }
-    else {
-        wait = false;
-    }
     /* Not NULL in a run nested in a guest's callback, which took the GIL by its own means and
      * lets it go again: the outer uv_run must find this as it was. */
     PyThreadState *outer_released = loop->released;
     loop->released = NULL;
+    wait = wait && loop->ready.count == 0 && loop->postponed == NULL;
+    if (wait && unlikely(loop->handoff != NULL) && handoff_is_near(loop)) {
+        loop->released = PyEval_SaveThread();
+        handoff_loop_waits(loop, true);
+        wait = !handoff_watch(loop);
+    }
+    if (wait) {
+        /* First say that we sleep, then look: a producer does it the other way round. */
+        atomic_store(&loop->asleep, true);
+        wait = atomic_load(&loop->inbox) == NULL;
+    }
     loop->wait_allowed = wait;
     loop->uv_depth++;
     uv_run(&loop->uv, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
     loop->uv_depth--;
+    handoff_loop_waits(loop, false);
     loop_enter_python(loop);
     loop->released = outer_released;
     atomic_store_explicit(&loop->asleep, false, memory_order_relaxed);

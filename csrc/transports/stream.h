@@ -77,7 +77,7 @@ typedef struct StreamObject {
 
     uint32_t flags;
     int fd;
-    Py_buffer read_view; /* the buffer a BufferedProtocol gave; obj NULL: none */
+    Py_buffer read_view;                 /* the buffer a BufferedProtocol gave; obj NULL: none */
     struct StreamObject *next_unflushed; /* or postponed */
     struct StreamObject *server_next, **server_link; /* the server's list */
 

@@ -357,7 +357,8 @@ streams_flush(LoopObject *loop)
         stream_flush(stream);
         if (stream->pending_size == 0 && !(stream->flags & STREAM_WRITING)
             && (stream->flags
-                & (STREAM_EOF_WRITTEN | STREAM_CLOSING | STREAM_PROTOCOL_PAUSED | STREAM_SENDFILE))) {
+                & (STREAM_EOF_WRITTEN | STREAM_CLOSING | STREAM_PROTOCOL_PAUSED
+                   | STREAM_SENDFILE))) {
             stream_drained(stream);
         }
         Py_DECREF(stream);
@@ -381,8 +382,10 @@ streams_admit_postponed(LoopObject *loop)
 void
 streams_send_postponed(LoopObject *loop)
 {
-    /* They stay in the list: what is to follow once all is sent takes its turn in the next run. */
-    for (StreamObject *stream = loop->postponed; stream != NULL; stream = stream->next_unflushed) {
+    /* They stay in the list: what is to follow once all is sent takes its turn in the next run.
+     */
+    for (StreamObject *stream = loop->postponed; stream != NULL;
+         stream = stream->next_unflushed) {
         if (!(stream->flags & STREAM_WRITING)) {
             stream_send_pending(stream, true);
         }
