@@ -167,6 +167,9 @@ static PyMethodDef loop_methods[] = {
 
 static PyMemberDef loop_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(LoopObject, weakrefs), READONLY, NULL},
+    {"busy_poll_duration", T_DOUBLE, offsetof(LoopObject, lookout.duration), 0,
+     PyDoc_STR("Seconds for which a busy loop polls without waiting before it sleeps (default "
+               "0.00002); 0: it sleeps at once.")},
     {"slow_callback_duration", T_DOUBLE, offsetof(LoopObject, slow_callback_duration), 0,
      PyDoc_STR("Seconds from which debug mode reports a callback as slow.")},
     {NULL},

@@ -20,6 +20,7 @@ _libuv_address: int
 @disjoint_base
 class Loop:
     slow_callback_duration: float
+    busy_poll_duration: float
     def __init__(self) -> None: ...
 
     # Running

@@ -107,6 +107,14 @@ typedef struct {
     double lead;     /* how much earlier than that it is set */
 } Alarm;
 
+/* Does it pay to poll on for a moment before a wait? lookout.c. */
+typedef struct {
+    double duration; /* of such a moment, in seconds; busy_poll_duration */
+    unsigned credit, waits;
+    bool counts; /* the success of this try is to be learned from */
+    bool alone;  /* on a single CPU */
+} Lookout;
+
 int timers_push(LoopObject *loop, HandleObject *handle);
 /* Moves everything that is due to the ready queue. */
 int timers_collect(LoopObject *loop);
@@ -163,6 +171,7 @@ struct LoopObject {
     int run_waiters;
 
     Alarm alarm;
+    Lookout lookout;
     struct Handoff *handoff; /* of the loop's own pool, or NULL; handoff.c */
 
     /* signals.c */

@@ -1,19 +1,17 @@
 /* How the loop and the threads of its own pool wait for each other.
  *
  * A thread that sleeps takes the kernel 5 to 50 us to wake, far longer than many a call in an
- * executor lasts, and a call costs two of these. So while calls have been short, the loop looks
- * out for the outcome for a moment before it sleeps, and while calls have followed each other
- * closely, one thread of the pool looks out for the next. Neither does on a single CPU, nor for
- * longer than SPIN_NS at a time.
+ * executor lasts, and a call costs two of these. So while calls have been short, the loop polls
+ * on for a moment before it sleeps (lookout.c), and while calls have followed each other closely,
+ * one thread of the pool looks out for the next. Neither does on a single CPU, nor for longer
+ * than HANDOFF_PATIENCE_NS at a time.
  *
  * Who sees what it waits for must not take the GIL before the other has let it go, or the kernel
  * puts it to sleep after all. That is what `letting_go` and `loop_waits` are for.
  */
 
-#include "core/alarm.h"
 #include "core/handoff.h"
 
-#define SPIN_NS 20000
 #define LETTING_GO_NS 5000
 #define LONG_NS 1000000 /* nothing counts for more in an average */
 #define WEIGHT 4
@@ -62,12 +60,12 @@ handoff_let_go(Handoff *handoff)
 static void
 handoff_watch_queue(Handoff *handoff, unsigned seen)
 {
-    uint64_t end = uv_hrtime() + SPIN_NS;
+    uint64_t end = uv_hrtime() + HANDOFF_PATIENCE_NS;
     bool found = false;
     while (!found || !atomic_load(&handoff->loop_waits)) {
         if (!found && atomic_load(&handoff->queued) != seen) {
             found = true;
-            end += SPIN_NS;
+            end += HANDOFF_PATIENCE_NS;
         }
         if (uv_hrtime() >= end) {
             break;
@@ -82,7 +80,7 @@ handoff_py_wait(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Handoff *handoff = (Handoff *)self;
     unsigned seen = atomic_load(&handoff->queued);
-    if (handoff->alone || atomic_load(&handoff->gap) > SPIN_NS
+    if (handoff->alone || atomic_load(&handoff->gap) > HANDOFF_PATIENCE_NS
         || atomic_load(&handoff->outstanding) > 0 /* there is work, or others work long */
         || atomic_exchange(&handoff->spinning, true)) {
         handoff_let_go(handoff);
@@ -111,30 +109,19 @@ handoff_delivered(Handoff *handoff)
 }
 
 bool
-handoff_is_near(LoopObject *loop)
+handoff_is_near(Handoff *handoff)
 {
-    Handoff *handoff = loop->handoff;
     return !handoff->alone && atomic_load(&handoff->outstanding) > 0
-           && atomic_load(&handoff->run) <= SPIN_NS && loop->guests == NULL
-           && loop->alarm.set_to - monotonic_seconds() > SPIN_NS * 1e-9;
+           && atomic_load(&handoff->run) <= HANDOFF_PATIENCE_NS;
 }
 
-bool
-handoff_watch(LoopObject *loop)
+void
+handoff_await_gil(Handoff *handoff)
 {
-    Handoff *handoff = loop->handoff;
-    uint64_t end = uv_hrtime() + SPIN_NS;
-    while (atomic_load(&loop->inbox) == NULL) {
-        if (uv_hrtime() >= end) {
-            return false;
-        }
-        relax();
-    }
-    end = uv_hrtime() + LETTING_GO_NS;
+    uint64_t end = uv_hrtime() + LETTING_GO_NS;
     while (atomic_load(&handoff->letting_go) != 0 && uv_hrtime() < end) {
         relax();
     }
-    return true;
 }
 
 /* ---- the type ------------------------------------------------------------------------- */

@@ -28,10 +28,11 @@ void handoff_queued(Handoff *handoff);
 
 /* In the loop's thread: an outcome has arrived. */
 void handoff_delivered(Handoff *handoff);
-/* Before a wait: is an outcome likely to come before the loop could be woken from sleep? */
-bool handoff_is_near(LoopObject *loop);
-/* Without the GIL: waits for it for a moment, without sleeping. Whether it came. */
-bool handoff_watch(LoopObject *loop);
+/* Is an outcome likely to come within this time? */
+#define HANDOFF_PATIENCE_NS 20000
+bool handoff_is_near(Handoff *handoff);
+/* Without the GIL: one has come, and the thread it comes from is about to let the GIL go. */
+void handoff_await_gil(Handoff *handoff);
 
 /* The GIL is free for a thread that has seen a call; or no longer. */
 static inline void

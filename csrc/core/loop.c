@@ -3,6 +3,7 @@
 
 #include "core/alarm.h"
 #include "core/core.h"
+#include "core/lookout.h"
 #include "core/loop.h"
 #include "core/ready.h"
 #include "io/io.h"
@@ -132,6 +133,7 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     loop->origin_depth = -1;
     loop->pid = (int)getpid();
     loop->slow_callback_duration = 0.1;
+    lookout_open(loop);
     loop->module = loop_defining_module(type);
     if (loop->module == NULL) {
         Py_DECREF(loop);

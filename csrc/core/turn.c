@@ -14,6 +14,7 @@
 
 #include "core/core.h"
 #include "core/handoff.h"
+#include "core/lookout.h"
 #include "core/ready.h"
 #include "io/io.h"
 #include "transports/transports.h"
@@ -150,6 +151,33 @@ turn_admit_arrived(LoopObject *loop)
     return count;
 }
 
+/* Polls on without the GIL for as long as that is likely to bring something before a sleeping
+ * loop could be woken. Whether it did. */
+static bool
+turn_look_out(LoopObject *loop)
+{
+    uint64_t patience = lookout_patience(loop);
+    if (patience == 0) {
+        return false;
+    }
+    uint64_t end = uv_hrtime() + patience;
+    bool handed_over, found;
+    loop->wait_allowed = false;
+    loop->released = PyEval_SaveThread();
+    handoff_loop_waits(loop, true);
+    do {
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+        handed_over = atomic_load(&loop->inbox) != NULL;
+        /* Released no more: a callback has taken the GIL. */
+        found = handed_over || loop->released == NULL || loop->alarm.rang;
+    } while (!found && uv_hrtime() < end);
+    if (handed_over && loop->handoff != NULL) {
+        handoff_await_gil(loop->handoff);
+    }
+    lookout_learn(loop, found);
+    return found;
+}
+
 int
 turn_poll(LoopObject *loop, bool wait)
 {
@@ -161,20 +189,17 @@ turn_poll(LoopObject *loop, bool wait)
      * lets it go again: the outer uv_run must find this as it was. */
     PyThreadState *outer_released = loop->released;
     loop->released = NULL;
-    wait = wait && loop->ready.count == 0 && loop->postponed == NULL;
-    if (wait && unlikely(loop->handoff != NULL) && handoff_is_near(loop)) {
-        loop->released = PyEval_SaveThread();
-        handoff_loop_waits(loop, true);
-        wait = !handoff_watch(loop);
-    }
-    if (wait) {
-        /* First say that we sleep, then look: a producer does it the other way round. */
-        atomic_store(&loop->asleep, true);
-        wait = atomic_load(&loop->inbox) == NULL;
-    }
-    loop->wait_allowed = wait;
+    wait = wait && likely(loop->ready.count == 0 && loop->postponed == NULL);
     loop->uv_depth++;
-    uv_run(&loop->uv, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    if (!wait || !turn_look_out(loop)) {
+        if (wait) {
+            /* First say that we sleep, then look: a producer does it the other way round. */
+            atomic_store(&loop->asleep, true);
+            wait = atomic_load(&loop->inbox) == NULL;
+        }
+        loop->wait_allowed = wait;
+        uv_run(&loop->uv, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    }
     loop->uv_depth--;
     handoff_loop_waits(loop, false);
     loop_enter_python(loop);

@@ -1,0 +1,13 @@
+/* What the turn asks before it sleeps: lookout.c. */
+#ifndef UVLOOP_CLONE_LOOKOUT_H
+#define UVLOOP_CLONE_LOOKOUT_H
+
+#include "core/core.h"
+
+void lookout_open(LoopObject *loop);
+/* For how many nanoseconds to poll without waiting first; 0: sleep at once. */
+uint64_t lookout_patience(LoopObject *loop);
+/* Whether that brought something. */
+void lookout_learn(LoopObject *loop, bool found);
+
+#endif
