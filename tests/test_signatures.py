@@ -46,6 +46,7 @@ COROUTINES_IN_C = {
 MORE = {
     "Loop": {
         "allow_nested": "a loop may be entered again while it runs",
+        "busy_poll_duration": "for how long a busy loop polls before it sleeps",
         "sock_recvfrom": "asyncio's since 3.11",
         "sock_recvfrom_into": "asyncio's since 3.11",
         "sock_sendto": "asyncio's since 3.11",

@@ -49,8 +49,8 @@ wakeup_push(LoopObject *loop, HandleObject *handle)
     do {
         handle->next = head;
     } while (!atomic_compare_exchange_weak(&loop->inbox, &head, handle));
-    if (atomic_load(&loop->asleep)) {
-        uv_async_send(&loop->wake);
+    if (atomic_load(&loop->asleep) && atomic_exchange(&loop->asleep, false)) {
+        uv_async_send(&loop->wake); /* one is enough: the loop says so again before it sleeps */
     }
 }
 
