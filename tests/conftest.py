@@ -57,7 +57,13 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize("kind", KINDS if marker is None else marker.args)
 
 
+def begins_late(item):
+    """Slow tests go first, so that no worker ends on one; the conformance suites keep their order."""
+    return "conformance" in item.nodeid or item.get_closest_marker("slow") is None
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=begins_late)
     wanted = config.getoption("--loop")
     if not wanted:
         return

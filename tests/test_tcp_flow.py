@@ -304,7 +304,7 @@ def test_limits_changed_while_data_is_pending(loop, run, pair):
     run(main())
 
 
-MUCH = bytes(range(256)) * 4096  # 1 MiB: more than a stream sends from one poll to the next
+MUCH = bytes(range(256)) * 4096  # 1 MiB: more than a stream sends in a turn
 
 
 @pytest.mark.parametrize("kind_of", [bytes, bytearray, memoryview])

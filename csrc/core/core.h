@@ -147,6 +147,7 @@ struct LoopObject {
     TimerHeap timers;
 
     /* turn.c */
+    uint64_t turn; /* counts them */
     unsigned turns_without_poll;
     bool turns_are_short;
     uint64_t last_poll;      /* uv_hrtime */
@@ -156,7 +157,7 @@ struct LoopObject {
     uv_prepare_t before_wait;
     bool wait_allowed;
     struct StreamObject *unflushed; /* streams that were written to in this turn */
-    struct StreamObject *postponed; /* and what they send after the next poll; transports/ */
+    struct StreamObject *postponed; /* streams that go on to send in the next turn */
     PyObject *parked;               /* list: what a nested uv_run must not free; turn.c */
     PyObject *poll_hook;            /* called instead of the kernel poll, or NULL; pollhook.c */
     bool in_poll_hook;

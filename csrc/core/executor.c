@@ -148,7 +148,7 @@ executor_call_py_enter_pool(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     ExecutorCall *call = EXECUTOR_CALL(self);
     call->in_own_pool = true;
-    handoff_queued(call->loop->handoff);
+    handoff_queued(call->loop);
     Py_RETURN_NONE;
 }
 

@@ -12,6 +12,7 @@
 
 #include "core/handoff.h"
 
+#define HANDOFF_PATIENCE_NS 20000
 #define LETTING_GO_NS 5000
 #define LONG_NS 1000000 /* nothing counts for more in an average */
 #define WEIGHT 4
@@ -80,7 +81,8 @@ handoff_py_wait(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Handoff *handoff = (Handoff *)self;
     unsigned seen = atomic_load(&handoff->queued);
-    if (handoff->alone || atomic_load(&handoff->gap) > HANDOFF_PATIENCE_NS
+    if (handoff->alone || !atomic_load(&handoff->wanted)
+        || atomic_load(&handoff->gap) > HANDOFF_PATIENCE_NS
         || atomic_load(&handoff->outstanding) > 0 /* there is work, or others work long */
         || atomic_exchange(&handoff->spinning, true)) {
         handoff_let_go(handoff);
@@ -95,8 +97,10 @@ handoff_py_wait(PyObject *self, PyObject *Py_UNUSED(ignored))
 /* ---- in the loop's thread ------------------------------------------------------------- */
 
 void
-handoff_queued(Handoff *handoff)
+handoff_queued(LoopObject *loop)
 {
+    Handoff *handoff = loop->handoff;
+    atomic_store(&handoff->wanted, loop->lookout.duration > 0);
     learn(&handoff->gap, uv_hrtime() - handoff->delivered);
     atomic_fetch_add(&handoff->outstanding, 1);
     atomic_fetch_add(&handoff->queued, 1);
@@ -122,6 +126,7 @@ handoff_await_gil(Handoff *handoff)
     while (atomic_load(&handoff->letting_go) != 0 && uv_hrtime() < end) {
         relax();
     }
+    atomic_store(&handoff->letting_go, 0); /* or its thread has ended */
 }
 
 /* ---- the type ------------------------------------------------------------------------- */

@@ -16,6 +16,7 @@ typedef struct Handoff {
     _Atomic(uint64_t) gap;   /* ns from an outcome to the next call, running average */
     uint64_t delivered;      /* uv_hrtime of the last outcome; the loop's alone */
     bool alone;              /* on a single CPU */
+    atomic_bool wanted;      /* by busy_poll_duration; the loop tells with each call */
 } Handoff;
 
 /* In the worker thread: a call took this long, and its outcome is about to be pushed. */
@@ -24,12 +25,11 @@ void handoff_ran(Handoff *handoff, uint64_t ns);
 void handoff_forget(Handoff *handoff);
 
 /* A call is about to enter the pool's queue. */
-void handoff_queued(Handoff *handoff);
+void handoff_queued(LoopObject *loop);
 
 /* In the loop's thread: an outcome has arrived. */
 void handoff_delivered(Handoff *handoff);
-/* Is an outcome likely to come within this time? */
-#define HANDOFF_PATIENCE_NS 20000
+/* Is an outcome likely to come soon? */
 bool handoff_is_near(Handoff *handoff);
 /* Without the GIL: one has come, and the thread it comes from is about to let the GIL go. */
 void handoff_await_gil(Handoff *handoff);

@@ -208,9 +208,6 @@ turn_poll(LoopObject *loop, bool wait)
     loop->turns_without_poll = 0;
     loop->last_poll = uv_hrtime();
     int arrived = turn_admit_arrived(loop);
-    if (unlikely(loop->postponed != NULL)) {
-        streams_admit_postponed(loop);
-    }
     if (unlikely(loop->parked != NULL) && loop->uv_depth == 0) {
         turn_release_parked(loop);
     }
@@ -233,7 +230,8 @@ static inline bool
 turn_should_poll(LoopObject *loop)
 {
     unsigned turns = ++loop->turns_without_poll;
-    if (turns >= MAX_TURNS_WITHOUT_POLL || unlikely(loop->poll_hook != NULL)) {
+    if (turns >= MAX_TURNS_WITHOUT_POLL || unlikely(loop->poll_hook != NULL)
+        || unlikely(loop->postponed != NULL) /* whoever reads that may be on this loop */) {
         return true;
     }
     if (loop->turns_are_short && turns % SHORT_TURNS_PER_LOOK != 0) {
@@ -308,7 +306,11 @@ turn_pass(LoopObject *loop)
 int
 turn_run(LoopObject *loop)
 {
+    loop->turn++;
     wakeup_drain(loop);
+    if (unlikely(loop->postponed != NULL)) {
+        streams_admit_postponed(loop);
+    }
     if (unlikely(loop->unflushed != NULL)) {
         streams_flush(loop); /* written while the loop did not run: nothing else may wake us */
     }

@@ -70,7 +70,7 @@ typedef struct StreamObject {
     uint32_t chunk_count, chunk_capacity;
     StreamChunk first_chunk; /* room for the usual one */
     size_t pending_size;     /* bytes in `chunks` */
-    uint64_t share_from;     /* the poll since which `share_sent` bytes were sent */
+    uint64_t share_turn;     /* in this turn `share_sent` bytes were sent */
     size_t share_sent;
     size_t high_water, low_water;
     uint32_t writes_after_loss;

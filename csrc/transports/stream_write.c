@@ -16,9 +16,9 @@
 #define MAX_BUFFERS 64          /* of one vectored write */
 #define SEND_NOW_FROM_SIZE 4096 /* a copy costs more than a system call that may be saved */
 
-/* What a stream sends from one poll to the next; the rest comes after it. The kernel would take
- * several MiB, and by the time they are read they have left the CPU's caches. Sends below the
- * second size are not counted. */
+/* What a stream sends in a turn; the rest comes in the next. The kernel would take several MiB,
+ * and by the time they are read they have left the CPU's caches. Sends below the second size are
+ * not counted. */
 #define SEND_SHARE (256 * 1024)
 #define SHARED_FROM_SIZE (16 * 1024)
 
@@ -271,14 +271,14 @@ stream_send_once(StreamObject *stream, uv_buf_t *buffers, unsigned count)
 static size_t
 stream_share_left(StreamObject *stream)
 {
-    if (stream->share_from != stream->loop->last_poll) {
-        stream->share_from = stream->loop->last_poll;
+    if (stream->share_turn != stream->loop->turn) {
+        stream->share_turn = stream->loop->turn;
         stream->share_sent = 0;
     }
     return stream->share_sent < SEND_SHARE ? SEND_SHARE - stream->share_sent : 0;
 }
 
-/* The same after the next poll, which does not wait. */
+/* The next turn goes on, and does not wait before it. */
 static void
 stream_postpone(StreamObject *stream)
 {

@@ -8,7 +8,7 @@
 
 /* Sends what this turn wrote (stream_write.c). */
 void streams_flush(LoopObject *loop);
-/* After a poll: streams_flush() sends what was postponed, too. */
+/* A turn begins: streams_flush() sends what was postponed, too. */
 void streams_admit_postponed(LoopObject *loop);
 /* The loop stops running: what was postponed leaves now, as far as the kernel takes it. */
 void streams_send_postponed(LoopObject *loop);
