@@ -58,7 +58,7 @@ def pytest_generate_tests(metafunc):
 
 
 def begins_late(item):
-    """Slow tests go first, so that no worker ends on one; the conformance suites keep their order."""
+    """Slow tests go first, so that none is waited for; the conformance suites keep their order."""
     return "conformance" in item.nodeid or item.get_closest_marker("slow") is None
 
 
