@@ -107,12 +107,17 @@ typedef struct {
     double lead;     /* how much earlier than that it is set */
 } Alarm;
 
-/* Does it pay to poll on for a moment before a wait? lookout.c. */
+/* What tells whether it pays to poll on for a moment before a wait; lookout.c. */
+typedef struct {
+    unsigned left;    /* 0: it does not */
+    unsigned skipped; /* since it was tried last */
+} Credit;
+
 typedef struct {
     double duration; /* of such a moment, in seconds; busy_poll_duration */
-    unsigned credit, waits;
-    bool counts; /* the success of this try is to be learned from */
-    bool alone;  /* on a single CPU */
+    Credit events;   /* for what the kernel brings; an outcome's is the Handoff's */
+    Credit *tried;   /* one of these, while a try lasts */
+    bool alone;      /* on a single CPU */
 } Lookout;
 
 int timers_push(LoopObject *loop, HandleObject *handle);

@@ -3,14 +3,18 @@
  * A thread that sleeps takes the kernel 5 to 50 us to wake, far longer than many a call in an
  * executor lasts, and a call costs two of these. So while calls have been short, the loop polls
  * on for a moment before it sleeps (lookout.c), and while calls have followed each other closely,
- * one thread of the pool looks out for the next. Neither does on a single CPU, nor for longer
- * than HANDOFF_PATIENCE_NS at a time.
+ * one thread of the pool looks out for the next. Neither does on a single CPU, nor where the
+ * other does not come to run in time, nor for longer than HANDOFF_PATIENCE_NS at a time.
  *
  * Who sees what it waits for must not take the GIL before the other has let it go, or the kernel
  * puts it to sleep after all. That is what `letting_go` and `loop_waits` are for.
  */
 
 #include "core/handoff.h"
+#include "core/lookout.h"
+
+#include <sched.h>
+#include <unistd.h>
 
 #define HANDOFF_PATIENCE_NS 20000
 #define LETTING_GO_NS 5000
@@ -100,7 +104,8 @@ void
 handoff_queued(LoopObject *loop)
 {
     Handoff *handoff = loop->handoff;
-    atomic_store(&handoff->wanted, loop->lookout.duration > 0);
+    atomic_store(&handoff->wanted,
+                 loop->lookout.duration > 0 && credit_is_left(&handoff->credit));
     learn(&handoff->gap, uv_hrtime() - handoff->delivered);
     atomic_fetch_add(&handoff->outstanding, 1);
     atomic_fetch_add(&handoff->queued, 1);
@@ -115,7 +120,8 @@ handoff_delivered(Handoff *handoff)
 bool
 handoff_is_near(Handoff *handoff)
 {
-    return !handoff->alone && atomic_load(&handoff->outstanding) > 0
+    return !handoff->alone && atomic_load(&handoff->wanted)
+           && atomic_load(&handoff->outstanding) > 0
            && atomic_load(&handoff->run) <= HANDOFF_PATIENCE_NS;
 }
 
@@ -131,6 +137,18 @@ handoff_await_gil(Handoff *handoff)
 
 /* ---- the type ------------------------------------------------------------------------- */
 
+static long
+usable_cpus(void)
+{
+#ifdef __linux__
+    cpu_set_t cpus;
+    if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) {
+        return CPU_COUNT(&cpus);
+    }
+#endif
+    return sysconf(_SC_NPROCESSORS_ONLN);
+}
+
 PyObject *
 handoff_py_get(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -141,7 +159,7 @@ handoff_py_get(PyObject *self, PyObject *Py_UNUSED(ignored))
         if (handoff == NULL) {
             return NULL;
         }
-        handoff->alone = uv_available_parallelism() < 2;
+        handoff->alone = usable_cpus() < 2;
         atomic_store(&handoff->gap, LONG_NS);
         atomic_store(&handoff->run, LONG_NS);
         loop->handoff = handoff;

@@ -15,8 +15,9 @@ typedef struct Handoff {
     _Atomic(uint64_t) run;   /* ns that a call takes, running average */
     _Atomic(uint64_t) gap;   /* ns from an outcome to the next call, running average */
     uint64_t delivered;      /* uv_hrtime of the last outcome; the loop's alone */
-    bool alone;              /* on a single CPU */
-    atomic_bool wanted;      /* by busy_poll_duration; the loop tells with each call */
+    bool alone;              /* on the only CPU that this process may use */
+    atomic_bool wanted;      /* it pays, and busy_poll_duration allows it */
+    Credit credit;           /* the loop's alone */
 } Handoff;
 
 /* In the worker thread: a call took this long, and its outcome is about to be pushed. */

@@ -5,6 +5,8 @@
 #include "core/core.h"
 
 void lookout_open(LoopObject *loop);
+/* Does it pay, or is it time to try again? */
+bool credit_is_left(Credit *credit);
 /* For how many nanoseconds to poll without waiting first; 0: sleep at once. */
 uint64_t lookout_patience(LoopObject *loop);
 /* Whether that brought something. */
