@@ -430,16 +430,38 @@ def test_looking_out_for_an_outcome_holds_up_neither_timers_nor_sockets(loop, ru
     run(main())
 
 
-def test_cancelled_short_jobs_are_forgotten(loop, run):
+@pytest.mark.only("uvloop_clone")
+def test_a_long_job_after_short_ones_is_not_polled_for(loop, run):
+    loop.busy_poll_duration = 0.005
+
     async def main():
         await settle_in(loop)
-        for _ in range(50):
-            loop.run_in_executor(None, double, 1).cancel()
-        await settle_in(loop)
+        job = loop.run_in_executor(None, time.sleep, 1.0)
+        for _ in range(10):
+            await asyncio.sleep(0.006)  # the loop expects an outcome, and stops to
         before = time.process_time()
         for _ in range(100):
-            await asyncio.sleep(0.002)  # nobody looks out for the outcome of those
-        assert time.process_time() - before < 0.15
+            await asyncio.sleep(0.006)
+        assert time.process_time() - before < 0.25  # of 0.6; polled for, it would be 0.5
+        await job
+
+    run(main())
+
+
+@pytest.mark.only("uvloop_clone")
+def test_cancelled_and_dropped_jobs_are_no_longer_outstanding(loop, run):
+    async def main():
+        await settle_in(loop)
+        go_on = threading.Event()
+        count = 2 * (os.cpu_count() or 1) + 40  # more than there are threads
+        jobs = [loop.run_in_executor(None, go_on.wait, 20) for _ in range(count)]
+        assert loop._handoff().outstanding == count
+        for job in jobs[count // 2 :]:
+            job.cancel()
+        go_on.set()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        await settle_in(loop)
+        assert loop._handoff().outstanding == 0
 
     run(main())
 

@@ -201,6 +201,8 @@ class ServerBase:
 
 @final
 class Handoff:
+    @property
+    def outstanding(self) -> int: ...
     def wait(self) -> None: ...
 
 @final

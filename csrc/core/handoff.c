@@ -120,8 +120,7 @@ handoff_delivered(Handoff *handoff)
 bool
 handoff_is_near(Handoff *handoff)
 {
-    return !handoff->alone && atomic_load(&handoff->wanted)
-           && atomic_load(&handoff->outstanding) > 0
+    return !handoff->alone && handoff->credit.left > 0 && atomic_load(&handoff->outstanding) > 0
            && atomic_load(&handoff->run) <= HANDOFF_PATIENCE_NS;
 }
 
@@ -173,6 +172,12 @@ handoff_dealloc(PyObject *self)
     compat_free_instance(self);
 }
 
+static PyMemberDef handoff_members[] = {
+    {"outstanding", T_INT, offsetof(Handoff, outstanding), READONLY,
+     PyDoc_STR("Calls in the pool's queue or being made.")},
+    {NULL},
+};
+
 static PyMethodDef handoff_methods[] = {
     {"wait", handoff_py_wait, METH_NOARGS,
      PyDoc_STR("In a worker thread, before it sleeps: look out for a call for a moment.")},
@@ -183,6 +188,7 @@ static PyType_Slot handoff_slots[] = {
     {Py_tp_doc, "How a loop and the threads of its own pool wait for each other."},
     {Py_tp_dealloc, handoff_dealloc},
     {Py_tp_methods, handoff_methods},
+    {Py_tp_members, handoff_members},
     {0, NULL},
 };
 
