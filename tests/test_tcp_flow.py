@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import socket
+import struct
 import sys
 import warnings
 import weakref
@@ -405,3 +407,22 @@ def test_what_was_written_outside_a_run_leaves_at_close(new_loop, pair):
     b.setblocking(True)
     b.settimeout(20)
     assert b.recv(100) == b"written while the loop stands"
+
+
+def test_what_was_written_outside_a_run_to_a_peer_that_is_gone(new_loop, pair):
+    a, b = pair()
+    loop = new_loop()
+    reports = []
+    loop.set_exception_handler(lambda loop, context: reports.append(context))
+    transport, protocol = loop.run_until_complete(attach(a))
+    b.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    b.close()  # resets the connection
+    transport.write(b"nobody reads this")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop.close()
+        seen = weakref.ref(transport)
+        del transport, protocol
+        gc.collect()
+    assert seen() is None
+    assert reports == []

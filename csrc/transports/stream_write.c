@@ -382,12 +382,27 @@ streams_admit_postponed(LoopObject *loop)
 void
 streams_send_postponed(LoopObject *loop)
 {
-    /* They stay in the list: what is to follow once all is sent takes its turn in the next run.
-     */
+    /* They stay in the list: what follows once all is sent has its turn in the next run. */
     for (StreamObject *stream = loop->postponed; stream != NULL;
          stream = stream->next_unflushed) {
         if (!(stream->flags & STREAM_WRITING)) {
             stream_send_pending(stream, true);
+        }
+    }
+}
+
+/* No errors, no engine's flush: there is nobody left to be told. */
+static void
+stream_send_last(StreamObject *stream)
+{
+    uv_buf_t buffers[MAX_BUFFERS];
+    ssize_t sent = 1;
+    while (stream->pending_size > 0 && sent > 0) {
+        unsigned count =
+            chunks_as_buffers(stream->chunks, stream->chunk_count, buffers, MAX_BUFFERS);
+        sent = stream_send_once(stream, buffers, count);
+        if (sent > 0) {
+            chunks_consume(stream, (size_t)sent);
         }
     }
 }
@@ -398,7 +413,7 @@ streams_forget(LoopObject *loop, bool send)
     streams_admit_postponed(loop);
     while (loop->unflushed != NULL) {
         if (send && !(loop->unflushed->flags & STREAM_WRITING)) {
-            stream_send_pending(loop->unflushed, true);
+            stream_send_last(loop->unflushed);
         }
         stream_unlink_unflushed(loop->unflushed);
     }
