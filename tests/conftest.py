@@ -67,13 +67,19 @@ def pytest_collection_modifyitems(config, items):
     wanted = config.getoption("--loop")
     if not wanted:
         return
-    dropped = [
-        item
-        for item in items
-        if hasattr(item, "callspec") and item.callspec.params.get("kind", wanted[0]) not in wanted
-    ]
-    items[:] = [item for item in items if item not in dropped]
+    kept, dropped = [], []
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        kind = callspec.params.get("kind", wanted[0]) if callspec else wanted[0]
+        (kept if kind in wanted else dropped).append(item)
+    items[:] = kept
     config.hook.pytest_deselected(items=dropped)
+
+
+def pytest_collection_finish():
+    """What pytest itself keeps is not looked at again by every test's ``gc.collect()``."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
