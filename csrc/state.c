@@ -129,6 +129,18 @@ state_import_tls(CoreState *state)
     return 0;
 }
 
+bool
+state_equal_name(CoreState *state, PyObject *given, PyObject *name)
+{
+    if (PyUnicode_Compare(given, name) != 0) {
+        return false;
+    }
+    if (name == state->str_context) {
+        Py_XSETREF(state->context_alias, Py_NewRef(given));
+    }
+    return true;
+}
+
 int
 state_traverse(CoreState *state, visitproc visit, void *arg)
 {
@@ -167,6 +179,7 @@ state_clear(CoreState *state)
     Py_CLEAR(state->kwnames_loop);
     Py_CLEAR(state->kwnames_context);
     Py_CLEAR(state->kwnames_wrap_bio);
+    Py_CLEAR(state->context_alias);
     Py_CLEAR(state->empty_tuple);
     Py_CLEAR(state->time_method);
     Py_CLEAR(state->newline);

@@ -247,6 +247,7 @@ typedef struct CoreState {
     PyObject *kwnames_loop;     /* ("loop",) for vectorcalls */
     PyObject *kwnames_context;  /* ("context",) */
     PyObject *kwnames_wrap_bio; /* ("server_side", "server_hostname") */
+    PyObject *context_alias;    /* a "context" that is not interned, such as _asyncio's; or NULL */
     PyObject *empty_tuple;
     PyObject *newline; /* b'\n' */
     PyTypeObject *asyncio_stream_reader, *asyncio_stream_protocol, *asyncio_stream_writer;
@@ -266,6 +267,17 @@ int state_traverse(CoreState *state, visitproc visit, void *arg);
 void state_clear(CoreState *state);
 /* The STATE_TLS_IMPORTS; -1 with ImportError where Python has no `ssl`. */
 int state_import_tls(CoreState *state);
+/* state_same_name() for objects that differ; remembers a "context" that is not interned. */
+bool state_equal_name(CoreState *state, PyObject *given, PyObject *name);
+
+/* Is the keyword `given` the interned `name`? */
+static inline bool
+state_same_name(CoreState *state, PyObject *given, PyObject *name)
+{
+    return likely(given == name
+                  || (given == state->context_alias && name == state->str_context))
+           || state_equal_name(state, given, name);
+}
 
 /* The specs, each defined in its type's file. */
 #define X(field, spec) extern PyType_Spec spec;

@@ -15,14 +15,10 @@ typedef struct {
 } Call;
 
 static COLD int
-parse_keyword(CoreState *state, const char *method, const char *first_name, Call *call,
+parse_keyword(const char *method, const char *first_name, Call *call,
               PyObject *name, PyObject *value)
 {
     PyObject **target = NULL;
-    if (PyUnicode_Compare(name, state->str_context) == 0) {
-        call->context = value == Py_None ? NULL : value;
-        return 0;
-    }
     if (first_name != NULL && PyUnicode_CompareWithASCIIString(name, first_name) == 0) {
         target = &call->first;
     }
@@ -58,10 +54,10 @@ parse_call(CoreState *state, const char *method, const char *first_name, PyObjec
     if (names != NULL) {
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
             PyObject *name = PyTuple_GET_ITEM(names, i), *value = args[nargs + i];
-            if (likely(name == state->str_context)) {
+            if (likely(state_same_name(state, name, state->str_context))) {
                 call->context = value == Py_None ? NULL : value;
             }
-            else if (parse_keyword(state, method, first_name, call, name, value) < 0) {
+            else if (parse_keyword(method, first_name, call, name, value) < 0) {
                 return -1;
             }
         }

@@ -142,10 +142,10 @@ task_from_factory(LoopObject *loop, PyObject *coro, PyObject *const *values, PyO
     PyObject *name = NULL, *context = NULL;
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *key = PyTuple_GET_ITEM(names, i);
-        if (PyUnicode_Compare(key, state->str_name) == 0) {
+        if (state_same_name(state, key, state->str_name)) {
             name = values[i];
         }
-        else if (PyUnicode_Compare(key, state->str_context) == 0) {
+        else if (state_same_name(state, key, state->str_context)) {
             context = values[i];
         }
         else {

@@ -133,12 +133,12 @@ waiter_visit(WaiterObject *self, visitproc visit, void *arg)
 
 /* The one argument that a method takes by the name `name`. False: TypeError. */
 static bool
-optional_keyword(const char *method, PyObject *name, PyObject *const *values, PyObject *names,
-                 PyObject **value)
+optional_keyword(CoreState *state, const char *method, PyObject *name,
+                 PyObject *const *values, PyObject *names, PyObject **value)
 {
     Py_ssize_t count = names == NULL ? 0 : PyTuple_GET_SIZE(names);
     PyObject *given = count == 0 ? name : PyTuple_GET_ITEM(names, 0);
-    if (unlikely(count > 1 || (given != name && PyUnicode_Compare(given, name) != 0))) {
+    if (unlikely(count > 1 || !state_same_name(state, given, name))) {
         PyErr_Format(PyExc_TypeError, "%s() takes no keyword argument but %R", method, name);
         return false;
     }
@@ -170,8 +170,9 @@ waiter_py_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t narg
         PyErr_SetString(PyExc_TypeError, "add_done_callback() takes one positional argument");
         return NULL;
     }
-    if (!optional_keyword("add_done_callback", self->loop->state->str_context, args + nargs,
-                          names, &context)) {
+    CoreState *state = self->loop->state;
+    if (!optional_keyword(state, "add_done_callback", state->str_context, args + nargs, names,
+                          &context)) {
         return NULL;
     }
     context = context != Py_None ? Py_NewRef(context) : PyContext_CopyCurrent();
@@ -230,7 +231,8 @@ waiter_py_cancel(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
         PyErr_SetString(PyExc_TypeError, "cancel() takes at most one argument");
         return NULL;
     }
-    if (!optional_keyword("cancel", self->loop->state->str_msg, args + nargs, names, &message)) {
+    CoreState *state = self->loop->state;
+    if (!optional_keyword(state, "cancel", state->str_msg, args + nargs, names, &message)) {
         return NULL;
     }
     if (!waiter_is_pending(self)) {
