@@ -247,7 +247,7 @@ typedef struct CoreState {
     PyObject *kwnames_loop;     /* ("loop",) for vectorcalls */
     PyObject *kwnames_context;  /* ("context",) */
     PyObject *kwnames_wrap_bio; /* ("server_side", "server_hostname") */
-    PyObject *context_alias;    /* a "context" that is not interned, such as _asyncio's; or NULL */
+    PyObject *context_alias; /* a "context" that is not interned, such as _asyncio's; or NULL */
     PyObject *empty_tuple;
     PyObject *newline; /* b'\n' */
     PyTypeObject *asyncio_stream_reader, *asyncio_stream_protocol, *asyncio_stream_writer;
@@ -274,8 +274,7 @@ bool state_equal_name(CoreState *state, PyObject *given, PyObject *name);
 static inline bool
 state_same_name(CoreState *state, PyObject *given, PyObject *name)
 {
-    return likely(given == name
-                  || (given == state->context_alias && name == state->str_context))
+    return likely(given == name || (given == state->context_alias && name == state->str_context))
            || state_equal_name(state, given, name);
 }
 

@@ -15,8 +15,8 @@ typedef struct {
 } Call;
 
 static COLD int
-parse_keyword(const char *method, const char *first_name, Call *call,
-              PyObject *name, PyObject *value)
+parse_keyword(const char *method, const char *first_name, Call *call, PyObject *name,
+              PyObject *value)
 {
     PyObject **target = NULL;
     if (first_name != NULL && PyUnicode_CompareWithASCIIString(name, first_name) == 0) {

@@ -133,8 +133,8 @@ waiter_visit(WaiterObject *self, visitproc visit, void *arg)
 
 /* The one argument that a method takes by the name `name`. False: TypeError. */
 static bool
-optional_keyword(CoreState *state, const char *method, PyObject *name,
-                 PyObject *const *values, PyObject *names, PyObject **value)
+optional_keyword(CoreState *state, const char *method, PyObject *name, PyObject *const *values,
+                 PyObject *names, PyObject **value)
 {
     Py_ssize_t count = names == NULL ? 0 : PyTuple_GET_SIZE(names);
     PyObject *given = count == 0 ? name : PyTuple_GET_ITEM(names, 0);
