@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 
 import pytest
 from support import PAUSES_ANYWHERE, Recorder, attach, read_exactly, read_to_end, until
@@ -305,8 +306,6 @@ def test_methods_replaced_on_the_protocol_are_found(loop, run, pair):
 
 
 def test_reset_by_the_peer(loop, run, pair):
-    import socket
-
     a, b = pair()
     b.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
@@ -316,6 +315,41 @@ def test_reset_by_the_peer(loop, run, pair):
         exc = await protocol.lost
         assert isinstance(exc, ConnectionResetError)
         assert protocol.events == ["made", "lost"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("at_end", ["reset", "close"])
+@pytest.mark.parametrize("paused", [False, True])
+def test_the_end_right_behind_much_data(loop, run, pair, at_end, paused):
+    """A reset is no end, though libuv calls it that when it finds both at once."""
+    size = 40_000
+
+    class Pausing(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            if paused:
+                self.transport.pause_reading()
+
+    async def main():
+        for _ in range(3):
+            a, b = pair()
+            a.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * size)
+            b.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * size)
+            if at_end == "reset":
+                b.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            assert b.send(b"x" * size) == size
+            b.close()
+            transport, protocol = await attach(a, Pausing)
+            while len(protocol.data) < size:
+                await until(lambda protocol=protocol: "data" in protocol.events)
+                await asyncio.sleep(0)
+                transport.resume_reading()
+            if paused and at_end == "close":
+                assert "eof" not in protocol.events
+            transport.resume_reading()
+            exc = await protocol.lost
+            assert isinstance(exc, ConnectionResetError) if at_end == "reset" else exc is None
 
     run(main())
 

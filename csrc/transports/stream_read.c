@@ -222,6 +222,18 @@ stream_received_eof(StreamObject *stream)
     }
 }
 
+/* libuv calls a hang-up after a short read the end, without a look at how it came about. */
+static COLD int
+stream_error_behind_eof(StreamObject *stream)
+{
+    int error = 0;
+    socklen_t size = sizeof(error);
+    if (getsockopt(stream->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0 || error == 0) {
+        return UV_EOF;
+    }
+    return uv_translate_sys_error(error);
+}
+
 static COLD void
 stream_read_failed(StreamObject *stream, int error)
 {
@@ -261,7 +273,7 @@ stream_read_done(uv_stream_t *handle, ssize_t count, const uv_buf_t *buffer)
     }
     else {
         stream_release_read_view(stream);
-        if (count == UV_EOF) {
+        if (count == UV_EOF && (count = stream_error_behind_eof(stream)) == UV_EOF) {
             stream_received_eof(stream);
         }
         else if (count != UV_ENOBUFS) { /* that one is stream_read_where()'s, dealt with */
