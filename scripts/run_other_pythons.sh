@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The smoke tests of the core on every other supported Python that this machine has: on PATH, among pyenv's, or in
+# The core tests on every other supported Python that this machine has: on PATH, among pyenv's, or in
 # a neighbouring folder's root of newer Pythons (../shared/tools/newpythons), where that is set up.
 #
 #   scripts/run_other_pythons.sh [VERSION]...
@@ -8,11 +8,9 @@ cd "$(dirname "$0")/.."
 versions=("$@")
 [ ${#versions[@]} -gt 0 ] || versions=(3.10 3.11 3.12 3.13 3.14 3.15)
 own=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-smoke='call_soon.py or timers.py or handles.py or lifecycle.py or tasks.py or threadsafe.py'
-smoke+=' or reports.py or nested.py or sock_recv.py or sock_send.py or tcp_read.py or tcp_write.py'
-smoke+=' or tcp_close.py or tcp_flow.py or tcp_buffered.py or test_server.py'
-# The whole core is for a release. Most tests wait: more workers than CPUs keep these busy.
-selection=(-m core --loop uvloop_clone -n $((2 * $(getconf _NPROCESSORS_ONLN) + 1)) -q -k "${SMOKE-$smoke}")
+# Most tests wait: more workers than CPUs keep these busy. The examples run on the project's own Python.
+selection=(-m "core and not leaks and not slow" -k "not test_examples" --loop uvloop_clone
+    -n $((2 * $(getconf _NPROCESSORS_ONLN) + 1)) -q)
 newpythons=../shared/tools/newpythons
 
 usable() { # is $1 a Python of version $2 that can build an extension?

@@ -23,7 +23,7 @@ export PYTEST_PREFIX
 python=$1 venv=$2
 shift 2
 status=0
-"$(dirname "$0")/run_installed.sh" "$python" "$venv" -m "core and not leaks" --loop uvloop_clone \
+"$(dirname "$0")/run_installed.sh" "$python" "$venv" -m "core and not leaks" --loop uvloop_clone -k "not on_the_standard_loop" \
     --timeout 300 -n $((2 * $(getconf _NPROCESSORS_ONLN))) "$@" || status=$?
 if grep -rE "ERROR: AddressSanitizer|runtime error:" "$reports"; then
     cat "$reports"/*
