@@ -107,6 +107,8 @@ static PyMethodDef loop_methods[] = {
     /* core/signals.c */
     {"_set_signal_handle", FAST(signals_py_set_handle), METH_FASTCALL, NULL},
     {"_get_signal_handles", signals_py_get_handles, METH_NOARGS, NULL},
+    {"_set_outer_wakeup", signals_py_set_outer, METH_O, NULL},
+    {"_let_go_signal_handle", signals_py_let_go, METH_O, NULL},
 
     /* io/watchers.c */
     {"add_reader", NAMED(watchers_py_add_reader),
@@ -167,6 +169,7 @@ static PyMethodDef loop_methods[] = {
 
 static PyMemberDef loop_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(LoopObject, weakrefs), READONLY, NULL},
+    {"_running_handle", T_OBJECT, offsetof(LoopObject, current_handle), READONLY, NULL},
     {"busy_poll_duration", T_DOUBLE, offsetof(LoopObject, lookout.duration), 0,
      PyDoc_STR("Seconds for which a busy loop polls without waiting before it sleeps (default "
                "0.00002); 0: it sleeps at once.")},

@@ -108,8 +108,10 @@
 #define STATE_NAMES(X)                                                                           \
     X(add_done_callback)                                                                         \
     X(buffer_updated)                                                                            \
+    X(call_at)                                                                                   \
     X(call_exception_handler)                                                                    \
     X(call_soon)                                                                                 \
+    X(call_soon_threadsafe)                                                                      \
     X(cancel)                                                                                    \
     X(cancelled)                                                                                 \
     X(close)                                                                                     \
@@ -145,6 +147,7 @@
     X(remove_done_callback)                                                                      \
     X(result)                                                                                    \
     X(resume_writing)                                                                            \
+    X(run_forever)                                                                               \
     X(send)                                                                                      \
     X(set_exception)                                                                             \
     X(set_name)                                                                                  \
@@ -153,6 +156,7 @@
     X(socket)                                                                                    \
     X(sockname)                                                                                  \
     X(source_traceback)                                                                          \
+    X(stop)                                                                                      \
     X(time)                                                                                      \
     X(transport)                                                                                 \
     X(warn_on_full_buffer)                                                                       \

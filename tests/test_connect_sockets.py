@@ -1,12 +1,13 @@
 """create_connection() and connect_accepted_socket() with sockets, and what they refuse."""
 
+import errno
 import socket
 import ssl
 import sys
 
 import pytest
 from serving import Echo, can_connect, hang_up, port_of, shut
-from support import Recorder, tcp_pair, until
+from support import Recorder, run_script, tcp_pair, until
 
 pytestmark = pytest.mark.core
 
@@ -58,6 +59,80 @@ def test_a_descriptor_number_that_is_used_again(loop, run):
         await shut(server)
 
     run(main(), limit=10)
+
+
+@pytest.mark.parametrize("how", ["create_connection", "connect_accepted_socket"])
+def test_a_failing_factory_leaves_the_socket_to_its_owner(loop, run, pair, how):
+    def factory():
+        raise ZeroDivisionError
+
+    async def main():
+        a, b = pair()
+        with pytest.raises(ZeroDivisionError):
+            await getattr(loop, how)(factory, sock=a)
+        await loop.sock_sendall(b, b"still open")
+        assert await loop.sock_recv(a, 100) == b"still open"
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["create_connection", "connect_accepted_socket"])
+def test_closed_socket(loop, run, pair, how):
+    """Refused before there is a protocol."""
+    made = []
+
+    async def main():
+        a, _ = pair()
+        a.close()
+        with pytest.raises(OSError) as info:
+            await getattr(loop, how)(lambda: made.append(Recorder()), sock=a)
+        assert info.value.errno == errno.EBADF
+
+    run(main())
+    assert made == []
+
+
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.parametrize("paused", [False, True])
+def test_the_owner_closes_the_socket(kind, paused):
+    """The descriptor is the transport's up to its end: libuv aborts where one that it polls goes.
+
+    asyncio's transport fails with what it tries next.
+    """
+    result = run_script(
+        kind,
+        f"""
+        import socket
+        from support import attach, read_exactly, read_to_end, tcp_pair, until
+        paused = {paused}
+
+        async def main():
+            a, b = tcp_pair()
+            transport, protocol = await attach(a)
+            if paused:
+                transport.pause_reading()
+                await asyncio.sleep(0.01)
+            a.close()
+            await asyncio.sleep(0.01)
+            transport.pause_reading()
+            transport.resume_reading()
+            await loop.sock_sendall(b, b"data")
+            await until(lambda: protocol.data == b"data")
+            transport.write(b"answer")
+            assert await read_exactly(b, 6) == b"answer"
+            transport.close()
+            assert await protocol.lost is None
+            assert await read_to_end(b) == b""
+            assert a.fileno() == -1
+            b.close()
+
+        loop = make_loop(KIND)
+        loop.run_until_complete(asyncio.wait_for(main(), 30))
+        loop.close()
+        print("closed")
+        """,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "closed\n", "")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,20 @@ def test_port_as_text(loop, run):
     run(main())
 
 
+def test_no_port(loop, run):
+    async def main():
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        with pytest.raises(OverflowError, match="port must be 0-65535"):
+            await loop.create_connection(Recorder, "127.0.0.1", 65536 + port_of(server))
+        with pytest.raises(OverflowError, match="port must be 0-65535"):
+            await loop.create_connection(
+                Recorder, "127.0.0.1", port_of(server), local_addr=("127.0.0.1", 65536)
+            )
+        await shut(server)
+
+    run(main())
+
+
 def test_host_none_is_this_machine(loop, run):
     async def main():
         server = await loop.create_server(Echo, "127.0.0.1", 0)

@@ -128,6 +128,17 @@ def test_address_in_use(loop, run):
     run(main())
 
 
+def test_no_port(loop, run):
+    async def main():
+        port = 65536 + free_port()
+        with pytest.raises(OverflowError, match="port must be 0-65535"):
+            await loop.create_server(Echo, "127.0.0.1", port)
+        with pytest.raises(OverflowError, match="port must be 0-65535"):
+            await asyncio.start_server(print, "127.0.0.1", port)
+
+    run(main())
+
+
 def test_address_of_another_machine(loop, run):
     async def main():
         with pytest.raises(OSError) as caught:

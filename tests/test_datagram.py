@@ -314,6 +314,11 @@ def test_addresses_that_are_none(loop, run, name, address):
     refused(run, error, "2-tuple is expected", **{name: address})
 
 
+@pytest.mark.parametrize("name", ["local_addr", "remote_addr"])
+def test_no_port(loop, run, name):
+    refused(run, OverflowError, "port must be 0-65535", **{name: ("127.0.0.1", 65536 + 9)})
+
+
 @needs_ipv6
 def test_ends_of_two_families(loop, run):
     refused(

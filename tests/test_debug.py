@@ -204,3 +204,42 @@ def test_a_slow_poll_is_no_slow_callback(loop, run, caplog):
     with caplog.at_level(logging.WARNING, "asyncio"):
         run(asyncio.sleep(0.5))
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+def test_slow_callbacks_that_raise_are_logged_too(loop, turns, errors, caplog):
+    def fail():
+        nap()
+        raise ValueError
+
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.01
+    loop.call_soon(fail)
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        turns()
+    (record,) = caplog.records
+    assert re.match(r"Executing <Handle .*fail\(\) at ", record.getMessage())
+    assert [type(exc) for exc in errors.exceptions] == [ValueError]
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe", "call_later", "call_at"])
+def test_the_default_handlers_log_tells_where_the_running_handle_was_made(
+    loop, turns, caplog, method
+):
+    def made_here(function, *args):
+        if method in ("call_later", "call_at"):
+            getattr(loop, method)(0, function, *args)
+        else:
+            getattr(loop, method)(function, *args)
+
+    loop.set_debug(True)
+    loop.set_exception_handler(None)
+    made_here(loop.call_exception_handler, {"message": "something happened"})
+    with caplog.at_level(logging.ERROR, "asyncio"):
+        turns(2)
+    (record,) = caplog.records
+    lines = record.getMessage().splitlines()
+    assert lines[:2] == [
+        "something happened",
+        "handle_traceback: Handle created at (most recent call last):",
+    ]
+    assert any(line.endswith(", in made_here") for line in lines)

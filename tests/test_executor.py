@@ -5,6 +5,7 @@ import concurrent.futures
 import contextvars
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 import time
@@ -502,3 +503,128 @@ def test_on_a_single_cpu(kind):
         """,
     )
     assert (child.stdout, child.stderr) == ("300\n", "")
+
+
+class Elsewhere(concurrent.futures.ThreadPoolExecutor):
+    """Sends its calls away, as 3.14's InterpreterPoolExecutor does, and looks at what comes."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.seen = []
+        self.outcomes = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.seen.append((fn, args, kwargs))
+        data = pickle.dumps((fn, args))
+
+        def there():
+            function, args = pickle.loads(data)
+            return [function(*args)]
+
+        future = super().submit(there)
+        future.add_done_callback(lambda future: self.outcomes.append(future.exception()))
+        future.add_done_callback(lambda future: self.outcomes.append(future.result()))
+        return future
+
+
+def test_a_pool_with_a_submit_of_its_own_sees_the_call(loop, run):
+    with Elsewhere() as pool:
+        assert run(loop.run_in_executor(pool, double, 4)) == [8]
+    assert pool.seen == [(double, (4,), {})]
+    assert pool.outcomes == [None, [8]]
+
+
+def test_it_may_be_the_default_one(loop, run):
+    loop.set_default_executor(pool := Elsewhere())
+    assert run(loop.run_in_executor(None, double, 4)) == [8]
+    assert pool.seen == [(double, (4,), {})]
+
+
+def test_the_future_of_such_a_pool_tells_the_failure(loop, run):
+    class Mine(concurrent.futures.ThreadPoolExecutor):
+        def submit(self, fn, /, *args, **kwargs):
+            future = super().submit(fn, *args, **kwargs)
+            future.add_done_callback(lambda future: failures.append(future.exception()))
+            return future
+
+    failures = []
+    with Mine(1) as pool:
+        with pytest.raises(ZeroDivisionError) as info:
+            run(loop.run_in_executor(pool, divmod, 1, 0))
+    assert failures == [info.value]
+
+
+def test_a_pool_may_try_a_call_again(kind):
+    child = run_script(
+        kind,
+        """
+        import concurrent.futures
+
+        class Twice(concurrent.futures.ThreadPoolExecutor):
+            def submit(self, fn, /, *args, **kwargs):
+                return super().submit(lambda: [fn(*args, **kwargs) for _ in range(2)])
+
+        loop = make_loop(KIND)
+        with Twice(1) as pool:
+            for _ in range(20):
+                result = loop.run_until_complete(loop.run_in_executor(pool, str, 1))
+        loop.close()
+        print(result)
+        """,
+    )
+    assert (child.returncode, child.stdout, child.stderr) == (0, "['1', '1']\n", "")
+
+
+@pytest.mark.parametrize("where", ["class", "instance", "subclass"])
+def test_a_submit_patched_onto_the_default_pool_sees_the_call(loop, run, monkeypatch, where):
+    submit = concurrent.futures.ThreadPoolExecutor.submit
+    seen = []
+
+    async def main():
+        await loop.run_in_executor(None, double, 0)
+        pool = loop._default_executor
+
+        def traced(*args, **kwargs):
+            *this, func, argument = args
+            seen.append((func, argument))
+            return submit(pool, func, argument, **kwargs)
+
+        patched = {
+            "class": concurrent.futures.ThreadPoolExecutor,
+            "instance": pool,
+            "subclass": type(pool),
+        }
+        monkeypatch.setattr(patched[where], "submit", traced)
+        assert await loop.run_in_executor(None, double, 21) == 42
+
+    run(main())
+    assert seen == [(double, 21)]
+
+
+@pytest.mark.skipif(
+    not hasattr(concurrent.futures, "InterpreterPoolExecutor"), reason="new in 3.14"
+)
+def test_a_pool_of_interpreters(kind):
+    child = run_script(
+        kind,
+        """
+        import concurrent.futures
+
+        loop = make_loop(KIND)
+        with concurrent.futures.InterpreterPoolExecutor(1) as pool:
+            print(loop.run_until_complete(loop.run_in_executor(pool, abs, -4)))
+        loop.close()
+        """,
+    )
+    assert (child.returncode, child.stdout, child.stderr) == (0, "4\n", "")
+
+
+def test_an_invalid_state_becomes_asyncios(loop, run):
+    def fail():
+        raise concurrent.futures.InvalidStateError("twice")
+
+    async def main():
+        with pytest.raises(asyncio.InvalidStateError, match="twice"):
+            await loop.run_in_executor(None, fail)
+
+    run(main())

@@ -9,6 +9,7 @@ import sys
 import weakref
 
 import pytest
+from support import run_script
 
 pytestmark = pytest.mark.core
 
@@ -266,3 +267,90 @@ def test_handles_refuse_attributes(loop):
     handle = loop.call_soon(callback)
     with pytest.raises(AttributeError):
         handle.nonsense = 1
+
+
+def test_the_report_names_a_callable_in_full(loop, turns, errors):
+    class Long:
+        def __call__(self):
+            raise ValueError
+
+        def __repr__(self):
+            return "<" + 400 * "é" + ">"
+
+    loop.call_soon(Long())
+    turns()
+    assert errors.messages == [f"Exception in callback {Long()!r}()"]
+
+
+# Each leaves a handle of `loop` in `kept`.
+NOT_ENTERED = """
+context = contextvars.copy_context()
+kept.append(loop.call_soon(print, context=context))
+loop.call_soon(loop.stop)
+context.run(loop.run_forever)
+"""
+SIGNAL = """
+loop.add_signal_handler(signal.SIGUSR1, fail)
+signal.raise_signal(signal.SIGUSR1)
+loop.run_forever()
+"""
+REPLACED_SIGNAL = SIGNAL + "loop.add_signal_handler(signal.SIGUSR1, print)"
+REMOVED_SIGNAL = SIGNAL + "loop.remove_signal_handler(signal.SIGUSR1)"
+REPLACED_READER = """
+a, b = socket.socketpair()
+loop.add_reader(a, fail)
+b.send(b"x")
+loop.run_forever()
+loop.add_reader(a, print)
+loop.remove_reader(a)
+"""
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [NOT_ENTERED, SIGNAL, REPLACED_SIGNAL, REMOVED_SIGNAL, REPLACED_READER],
+    ids=["context not entered", "signal", "replaced signal", "removed signal", "replaced reader"],
+)
+def test_a_handle_outlives_its_loop(kind, leave):
+    """An exception handler may keep the handle that it was told of."""
+    head = """
+import contextvars, gc, socket
+loop = make_loop(KIND)
+kept = []
+loop.set_exception_handler(lambda loop, context: kept.append(context.get("handle")))
+def fail():
+    loop.stop()
+    raise ValueError
+"""
+    tail = """
+loop.close()
+del loop
+gc.collect()
+handle = kept[0]
+assert isinstance(handle, asyncio.Handle)
+repr(handle._loop), repr(handle), handle.cancel()
+print(repr(handle))
+"""
+    overwritten = {"PYTHONMALLOC": "debug"}  # what is freed is
+    result = run_script(kind, head + leave + tail, env=overwritten)
+    assert (result.returncode, result.stdout) == (0, "<Handle cancelled>\n"), result.stderr
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_later"])
+def test_a_long_chain_of_handles_is_freed(kind, method):
+    """Not each within the other, which takes more stack than there is."""
+    result = run_script(
+        kind,
+        f"""
+        loop = make_loop(KIND)
+        handle = None
+        for _ in range(200_000):
+            handle = loop.{method}({"0, " if method == "call_later" else ""}bool, handle)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+        del handle
+        print("freed")
+        """,
+    )
+    assert (result.returncode, result.stdout) == (0, "freed\n"), result.stderr

@@ -7,7 +7,7 @@ import time
 import weakref
 
 import pytest
-from support import KINDS, in_thread
+from support import KINDS, attach, in_thread
 
 pytestmark = pytest.mark.core
 
@@ -374,3 +374,26 @@ def test_asyncio_run_with_a_loop_of_ours(kind, new_loop):
         assert asyncio.get_event_loop() is loop
     finally:
         asyncio.set_event_loop(None)
+
+
+@pytest.mark.parametrize("exception", [SystemExit, KeyboardInterrupt])
+def test_exits_out_of_a_turn_whose_writes_fail(loop, run, sockets, exception):
+    a, b = sockets
+    transport, protocol = run(attach(a))
+    b.close()
+
+    def leave():
+        transport.write(b"to nobody")
+        raise exception("out")
+
+    loop.call_soon(leave)
+    with pytest.raises(exception, match="out"):
+        loop.run_forever()
+    assert isinstance(run(protocol.lost), BrokenPipeError)
+
+
+def test_create_task_takes_no_loop(loop):
+    coro = value_of(1)
+    with pytest.raises(TypeError):
+        loop.create_task(coro, loop=loop)
+    coro.close()

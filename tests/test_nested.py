@@ -300,3 +300,46 @@ def test_the_loop_is_not_closed_by_the_inner_run(nesting, run):
             nesting.close()
 
     run(main())
+
+
+def test_a_server_closed_in_a_nested_run_of_its_protocol_factory(kind):
+    """The accepting that called the factory goes on with what was the listener."""
+    result = run_script(
+        kind,
+        """
+        import socket
+        loop = make_loop(KIND)
+        loop.allow_nested()
+        lost = []
+
+        class Protocol(asyncio.Protocol):
+            def connection_lost(self, exc):
+                lost.append(exc)
+
+        async def main():
+            async def close():
+                server.close()
+                await asyncio.sleep(0.01)
+
+            def factory():
+                loop.run_until_complete(close())
+                return Protocol()
+
+            server = await loop.create_server(factory, "127.0.0.1", 0)
+            address = server.sockets[0].getsockname()
+            clients = [socket.create_connection(address) for _ in range(2)]
+            while server.is_serving():
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)
+            for client in clients:
+                client.close()
+            while not lost:
+                await asyncio.sleep(0.001)
+
+        loop.run_until_complete(asyncio.wait_for(main(), 30))
+        loop.close()
+        print("closed", lost[0])
+        """,
+        env={"PYTHONMALLOC": "debug"},
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "closed None\n", "")

@@ -1,11 +1,13 @@
 """The loop as a Python object: repr, attributes, weak references, subclasses, warnings."""
 
 import asyncio
+import contextvars
 import gc
 import inspect
 import re
 import subprocess
 import sys
+import types
 import warnings
 import weakref
 
@@ -278,3 +280,113 @@ assert run.__module__ == "uvloop_clone.runner"
 assert not hasattr(uvloop_clone, "nothing")
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.fixture(params=["subclass", "instance"])
+def traced(loop, request):
+    """A maker of a loop with some methods replaced, and of the list of their calls."""
+    made = []
+
+    def replacement(name, calls):
+        method = getattr(type(loop), name)
+
+        def call(self, *args, **kwargs):
+            calls.append(name)
+            return method(self, *args, **kwargs)
+
+        return call
+
+    def make(*names):
+        calls = []
+        methods = {name: replacement(name, calls) for name in names}
+        if request.param == "subclass":
+            mine = type("Mine", (type(loop),), methods)()
+            made.append(mine)
+            return mine, calls
+        for name, function in methods.items():
+            setattr(loop, name, types.MethodType(function, loop))
+        return loop, calls
+
+    yield make
+    for mine in made:
+        mine.close()
+
+
+def test_run_until_complete_runs_by_run_forever_and_ends_by_stop(traced):
+    mine, calls = traced("run_forever", "stop")
+    assert mine.run_until_complete(asyncio.sleep(0, "slept")) == "slept"
+    assert calls == ["run_forever", "stop"]
+
+
+def test_run_until_complete_of_what_is_done_already(traced):
+    mine, calls = traced("run_forever", "stop")
+    future = mine.create_future()
+    future.set_result("done")
+    assert mine.run_until_complete(future) == "done"
+    assert calls == ["run_forever", "stop"]
+
+
+def test_a_run_forever_that_does_nothing(loop, monkeypatch):
+    future = loop.create_future()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "run_forever", lambda: None, raising=False)
+        with pytest.raises(RuntimeError, match="Event loop stopped before Future completed"):
+            loop.run_until_complete(future)
+
+
+def test_call_later_is_a_call_at(traced):
+    mine, calls = traced("call_at")
+    seen = []
+    handle = mine.call_later(0.001, seen.append, 1)
+    assert isinstance(handle, asyncio.TimerHandle)
+    assert calls == ["call_at"]
+    mine.run_until_complete(asyncio.sleep(0.01))
+    assert seen == [1]
+
+
+def test_what_call_at_answers_is_what_call_later_answers(loop, monkeypatch):
+    answers = []
+
+    def call_at(when, callback, *args, context=None):
+        answers.append(asyncio.TimerHandle(when, callback, args, loop, context))
+        return answers[-1]
+
+    monkeypatch.setattr(loop, "call_at", call_at)
+    context = contextvars.copy_context()
+    before = loop.time()
+    handle = loop.call_later(1000, print, 1, 2, context=context)
+    assert handle is answers[0]
+    assert before + 1000 <= handle.when() <= loop.time() + 1000
+    assert (handle._callback, handle._args, handle._context) == (print, (1, 2), context)
+
+
+def test_outcomes_of_the_executor_come_by_call_soon_threadsafe(traced):
+    mine, calls = traced("call_soon_threadsafe")
+
+    async def main():
+        assert await mine.run_in_executor(None, abs, -1) == 1
+        assert calls == ["call_soon_threadsafe"]
+        with pytest.raises(ZeroDivisionError):
+            await mine.run_in_executor(None, divmod, 1, 0)
+        assert calls == 2 * ["call_soon_threadsafe"]
+        await mine.shutdown_default_executor()
+
+    mine.run_until_complete(main())
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_later"])
+def test_a_cycle_through_a_kept_handle_of_an_unclosed_loop_is_collected(new_loop, method):
+    class Owner:
+        def __init__(self):
+            self.loop = new_loop()
+            delay = (1000,) if method == "call_later" else ()
+            self.handle = getattr(self.loop, method)(*delay, self.callback)
+
+        def callback(self):
+            raise AssertionError
+
+    ref = weakref.ref(Owner())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    assert ref() is None

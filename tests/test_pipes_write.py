@@ -1,5 +1,6 @@
 """connect_write_pipe: pipes, FIFOs, sockets, terminals, character devices."""
 
+import array
 import asyncio
 import gc
 import os
@@ -103,6 +104,34 @@ def test_data_and_end(loop, run, pipe):
         assert source.read(1) == b""
         assert protocol.events == ["made", "lost"]
         transport.close()
+
+    run(main())
+
+
+def test_writelines_sends_all_or_nothing(loop, run, pipe):
+    file, source = pipe
+
+    async def main():
+        transport, protocol = await writing(file)
+        with pytest.raises(TypeError):
+            transport.writelines([b"one", "two"])
+        assert transport.get_write_buffer_size() == 0
+        transport.write(b"three")
+        await end(transport, protocol)
+        assert source.read(100) == b"three"
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind_of", [list, tuple, iter])
+def test_writelines_of_arrays(loop, run, pipe, kind_of):
+    file, source = pipe
+
+    async def main():
+        transport, protocol = await writing(file)
+        transport.writelines(kind_of([b"one,", array.array("B", b"two"), b"."]))
+        await end(transport, protocol)
+        assert source.read(100) == b"one,two."
 
     run(main())
 

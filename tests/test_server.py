@@ -1,6 +1,7 @@
 """Servers under load and under failure: many connections, backlog, no descriptors left."""
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -292,6 +293,28 @@ def test_the_server_is_closed_in_the_callback_of_a_connection(loop, run):
         await server.wait_closed()
 
     server = None
+    run(main())
+
+
+# asyncio goes on to believe that the number is polled, and the later server accepts nobody
+@pytest.mark.only("uvloop_clone")
+def test_a_listening_socket_that_its_owner_closed(loop, run, echo):
+    async def main():
+        sock = socket.create_server(("127.0.0.1", 0))
+        number = sock.fileno()
+        server = await loop.create_server(echo, sock=sock)
+        sock.close()
+        with contextlib.suppress(ValueError):  # what asyncio raises
+            server.close()
+        later, address = await listen(echo)
+        assert later.sockets[0].fileno() == number  # or this test shows nothing
+        client = await connected(address)
+        await loop.sock_sendall(client, b"served")
+        assert await read_exactly(client, 6) == b"served"
+        client.close()
+        await until(lambda: echo.open == 0)
+        await shut(later)
+
     run(main())
 
 

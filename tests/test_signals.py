@@ -1,14 +1,17 @@
 """add_signal_handler, remove_signal_handler and Python's own signal handlers."""
 
+import _thread
 import asyncio
 import contextvars
 import os
 import signal
+import socket
+import sys
 import threading
 import time
 
 import pytest
-from support import in_thread
+from support import in_thread, until
 
 pytestmark = pytest.mark.core
 
@@ -358,3 +361,122 @@ def test_two_loops_in_turn_in_the_main_thread(new_loop):
         loop.run_forever()
         loop.close()
         assert seen == [1]
+
+
+def test_pythons_own_handler_in_the_turn_of_an_exit(loop):
+    """It is called without the exception that leaves the run."""
+    seen = []
+    signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+    loop.call_soon(_thread.interrupt_main, signal.SIGUSR1)
+    loop.call_soon(sys.exit, "out")
+    with pytest.raises(SystemExit, match="out") as info:
+        loop.run_forever()
+    assert seen == [signal.SIGUSR1]
+    assert info.value.__cause__ is None
+
+
+def test_a_queued_call_outlasts_its_handler(loop, run):
+    """Each signal is handled once, by the old handler or by the new."""
+    seen = []
+
+    async def main():
+        for pause in range(30):
+            loop.add_signal_handler(signal.SIGUSR1, seen.append, "old")
+            signal.raise_signal(signal.SIGUSR1)
+            for _ in range(pause):
+                await asyncio.sleep(0)
+            loop.add_signal_handler(signal.SIGUSR1, seen.append, "new")
+            await until(lambda pause=pause: len(seen) > pause)
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    run(main())
+    assert len(seen) == 30
+
+
+def test_a_signal_of_one_loop_while_another_runs(loop, new_loop, turns):
+    seen = []
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+    other = new_loop()
+    other.call_soon(signal.raise_signal, signal.SIGUSR1)
+    other.run_until_complete(asyncio.sleep(0.02))
+    assert seen == []
+    turns(3)
+    assert seen == [1]
+
+
+def test_a_signal_of_one_loop_in_the_last_turn_of_another(loop, new_loop, turns):
+    seen = []
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+    other = new_loop()
+    other.call_soon(signal.raise_signal, signal.SIGUSR1)
+    other.call_soon(other.stop)
+    other.run_forever()
+    turns(3)
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("change", ["close", "add"])
+def test_keyboard_interrupt_after_another_loop_changed_its_handlers(loop, new_loop, change):
+    """The wake-up descriptor is the running loop's, whatever others do meanwhile."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    other = new_loop()
+    other.add_signal_handler(signal.SIGUSR1, print)
+    if change == "close":
+        loop.call_soon(other.close)
+    else:
+        loop.call_soon(other.add_signal_handler, signal.SIGUSR2, print)
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    guard = loop.call_later(20, loop.stop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    assert loop.time() < guard.when() - 5
+    timer.join()
+    guard.cancel()
+    other.close()
+
+
+def test_a_descriptor_closed_meanwhile_is_not_given_back(new_loop):
+    """Its number may be that of anything by now."""
+    first, second = new_loop(), new_loop()
+    first.add_signal_handler(signal.SIGUSR1, print)
+    first.call_soon(first.stop)
+    first.run_forever()
+    others = []
+
+    def use_again():
+        first.close()
+        others.extend(sock for _ in range(8) for sock in socket.socketpair())
+        for sock in others:
+            sock.setblocking(False)
+
+    second.call_soon(use_again)
+    second.call_soon(second.stop)
+    second.run_forever()
+    after = signal.set_wakeup_fd(-1)
+    for sock in others:
+        sock.close()
+    assert after == -1
+
+
+def test_a_wake_up_descriptor_set_during_the_run_stays(turns, loop, sockets):
+    a, _b = sockets
+    loop.call_soon(signal.set_wakeup_fd, a.fileno())
+    turns()
+    assert signal.set_wakeup_fd(-1) == a.fileno()
+
+
+def test_a_wake_up_descriptor_of_somebody_else_is_served(loop, run, sockets):
+    a, b = sockets
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    signal.set_wakeup_fd(a.fileno())
+
+    async def main():
+        signal.raise_signal(signal.SIGUSR1)
+        return await loop.sock_recv(b, 10)
+
+    try:
+        assert run(main()) == bytes([signal.SIGUSR1])
+    finally:
+        found = signal.set_wakeup_fd(-1)
+    assert found == a.fileno()

@@ -5,6 +5,7 @@ import contextlib
 import socket
 
 import pytest
+from serving import needs_ipv6
 from support import free_port
 
 pytestmark = pytest.mark.core
@@ -213,6 +214,30 @@ def test_connect_ipv6(loop, run):
         run(main())
 
 
+@needs_ipv6
+def test_the_scope_of_an_address_is_kept(loop, run):
+    class Asked(socket.socket):
+        def connect(self, address):
+            self.address = address
+
+    index, name = socket.if_nameindex()[0]
+
+    async def main():
+        with Asked(socket.AF_INET6) as sock:
+            sock.setblocking(False)
+            for address in ((f"fe80::1%{name}", 80), ("fe80::1", 80, 0, index)):
+                await loop.sock_connect(sock, address)
+                assert sock.address == ("fe80::1", 80, 0, index)
+
+    run(main())
+
+
+def test_connect_to_no_port(loop, run, listener, client):
+    address = "127.0.0.1", 65536 + listener.getsockname()[1]
+    with pytest.raises(OverflowError, match="port must be 0-65535"):
+        run(loop.sock_connect(client, address))
+
+
 def test_connect_udp(loop, run):
     a, b = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
     with a, b:
@@ -236,6 +261,35 @@ def test_debug_mode_refuses_blocking_sockets(loop, run, listener):
             run(loop.sock_connect(client, listener.getsockname()))
     with pytest.raises(ValueError, match="the socket must be non-blocking"):
         run(loop.sock_accept(listener))
+
+
+def test_accept_on_a_closed_loop(new_loop, listener):
+    loop = new_loop()
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.sock_accept(listener).send(None)
+
+
+def test_accept_of_a_subclass(loop, run, client):
+    """Whatever pair it gives: the result is a tuple."""
+
+    class Listing(socket.socket):
+        def accept(self):
+            return list(super().accept())
+
+    async def main():
+        with Listing() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            listener.setblocking(False)
+            await loop.sock_connect(client, listener.getsockname())
+            pair = await loop.sock_accept(listener)
+            assert type(pair) is tuple
+            accepted, address = pair
+            assert address == client.getsockname()
+            accepted.close()
+
+    run(main())
 
 
 def test_closed_sockets(loop, run, listener, client):

@@ -6,6 +6,7 @@ import socket
 import sys
 
 import pytest
+from support import attach, run_script
 
 pytestmark = pytest.mark.core
 
@@ -144,6 +145,12 @@ def test_recv_of_nothing(loop, run, pair):
     b.send(b"x")
     assert run(loop.sock_recv(a, 0)) == b""
     assert run(loop.sock_recv(a, 1)) == b"x"
+
+
+def test_recv_of_nothing_does_not_wait(loop, run, pair):
+    a, _b = pair()
+    assert run(loop.sock_recv(a, 0), limit=5) == b""
+    assert run(loop.sock_recv_into(a, bytearray()), limit=5) == 0
 
 
 def test_recv_of_a_large_size(loop, run, pair):
@@ -357,6 +364,38 @@ def test_a_socket_with_a_timeout_is_blocking_too(loop, run, pair):
         run(loop.sock_recv(a, 10))
 
 
+@pytest.mark.parametrize(
+    "call, printed",
+    [("sock_recv(a, 10)", "b'data'\n"), ("sock_recv_into(a, bytearray(10))", "4\n")],
+    ids=["recv", "recv_into"],
+)
+def test_a_blocking_socket_stops_no_other_thread(kind, call, printed):
+    """In a child, which would be stopped with all its threads, the sending one too."""
+    code = f"""
+    import socket
+
+    a, b = socket.socketpair()
+    threading.Timer(0.05, b.send, [b"data"]).start()
+    loop = make_loop(KIND)
+    print(loop.run_until_complete(loop.{call}))
+    """
+    assert run_script(kind, code, limit=30).stdout == printed
+
+
+def test_closed_loop(new_loop, pair):
+    a, b = pair()
+    loop = new_loop()
+    loop.close()
+    for name, call in waiting_calls(loop, a):
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            call().send(None)
+        assert name
+    b.send(b"here")
+    with pytest.raises(StopIteration) as caught:
+        loop.sock_recv(a, 10).send(None)
+    assert caught.value.value == b"here"
+
+
 def test_closed_sockets(loop, run, pair):
     a, _b = pair()
     a.close()
@@ -475,3 +514,51 @@ def test_closed_before_the_task_goes_on(loop, run, pair):
             assert isinstance(task.exception(), OSError)
 
     run(main())
+
+
+class Shouting(socket.socket):
+    """Its methods are to be called, not what they call."""
+
+    def recv(self, *args):
+        return super().recv(*args).upper()
+
+    def recv_into(self, buffer, *args):
+        count = super().recv_into(buffer, *args)
+        buffer[:count] = buffer[:count].upper()
+        return count
+
+
+def test_methods_of_a_subclass(loop, run, pair):
+    a, b = pair()
+    buffer = bytearray(4)
+
+    async def main():
+        with Shouting(fileno=a.detach()) as sock:
+            sock.setblocking(False)
+            for call in (loop.sock_recv(sock, 4), loop.sock_recv_into(sock, buffer)):
+                task = asyncio.ensure_future(call)
+                await asyncio.sleep(0.001)
+                b.send(b"data")
+                assert await task in (b"DATA", 4)
+            assert buffer == b"DATA"
+            b.send(b"data")
+            assert await loop.sock_recv(sock, 4) == b"DATA"
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="here it still has these methods")
+def test_the_socket_of_a_transport(loop, run, pair):
+    """It has no such methods, and the transport's data is not to be taken."""
+    a, b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.pause_reading()
+        b.send(b"data")
+        with pytest.raises(AttributeError, match="no attribute 'recv'"):
+            await loop.sock_recv(transport.get_extra_info("socket"), 4)
+        transport.close()
+        await protocol.lost
+
+    run(main(), limit=5)

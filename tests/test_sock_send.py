@@ -6,7 +6,7 @@ import socket
 import sys
 
 import pytest
-from support import read_exactly, tcp_pair
+from support import attach, read_exactly, run_script, tcp_pair
 
 pytestmark = pytest.mark.core
 
@@ -178,6 +178,67 @@ def test_debug_mode_refuses_blocking_sockets(loop, run):
     finally:
         a.close()
         b.close()
+
+
+def test_a_blocking_socket_stops_no_other_thread(kind):
+    """In a child, which would be stopped with all its threads, the receiving one too."""
+    code = """
+    import socket
+
+    a, b = socket.socketpair()
+
+    def receive():
+        left = 1 << 23
+        while left:
+            left -= len(b.recv(1 << 20))
+        print("received")
+
+    threading.Timer(0.05, receive).start()
+    loop = make_loop(KIND)
+    loop.run_until_complete(loop.sock_sendall(a, bytes(1 << 23)))
+    """
+    assert run_script(kind, code, limit=30).stdout == "received\n"
+
+
+def test_closed_loop(new_loop, pair):
+    a, _b = pair()
+    loop = new_loop()
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.sock_sendall(a, LARGE).send(None)
+
+
+def test_send_of_a_subclass(loop, run, pair):
+    class Shouting(socket.socket):
+        def send(self, data, *args):
+            return super().send(bytes(data[:3]).upper(), *args)
+
+    a, b = pair()
+
+    async def main():
+        with Shouting(fileno=a.detach()) as sock:
+            sock.setblocking(False)
+            await loop.sock_sendall(sock, b"abcdefgh")
+            assert await read_exactly(b, 8) == b"ABCDEFGH"
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="here it still has this method")
+def test_the_socket_of_a_transport(loop, run, pair):
+    """It has no send(), and nothing is to get between the transport's data."""
+    a, b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        with pytest.raises(AttributeError, match="no attribute 'send'"):
+            await loop.sock_sendall(transport.get_extra_info("socket"), b"data")
+        with pytest.raises(BlockingIOError):
+            b.recv(10)
+        transport.close()
+        await protocol.lost
+
+    run(main())
 
 
 def test_closed_sockets(loop, run, pair):

@@ -272,6 +272,41 @@ def test_data_for_a_cancelled_read(connected):
     connected(test)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda reader: reader.read(10),
+        lambda reader: reader.readexactly(2),
+        lambda reader: reader.readline(),
+    ],
+    ids=["read", "readexactly", "readline"],
+)
+def test_exception_right_behind_data(connected, call):
+    """Whoever waited gets what came before it; the next one gets the exception."""
+
+    async def test(reader, writer, other):
+        waiting = asyncio.ensure_future(call(reader))
+        await asyncio.sleep(0)
+        reader.feed_data(b"x\n")
+        reader.set_exception(KeyError("later"))
+        assert await waiting == b"x\n"
+        with pytest.raises(KeyError, match="later"):
+            await call(reader)
+
+    connected(test)
+
+
+def test_exception_right_behind_the_end(connected):
+    async def test(reader, writer, other):
+        waiting = asyncio.ensure_future(reader.read(10))
+        await asyncio.sleep(0)
+        reader.feed_eof()
+        reader.set_exception(KeyError("later"))
+        assert await waiting == b""
+
+    connected(test)
+
+
 # ---- between the packet and the coroutine that waits for it ------------------------------
 
 
@@ -351,6 +386,48 @@ def test_cancelled_after_data_came_and_not_read_again(between):
         await until(lambda: reader._buffer == b"data")
 
     between(lambda reader, writer, task: task.cancel(), test)
+
+
+def test_another_reads_what_came(between):
+    """The one that was woken for it then waits for more, or ends with nothing, as asyncio's."""
+    taken = []
+
+    def act(reader, writer, task):
+        try:
+            reader.read(100).send(None)
+        except StopIteration as exc:
+            taken.append(exc.value)
+
+    async def test(reader, writer, task, other):
+        assert taken == [b"data"]
+        other.send(b"more")
+        assert (await asyncio.wait_for(task, 5) or await reader.read(100)) == b"more"
+
+    between(act, test)
+
+
+def test_two_readers_in_turn(connected):
+    """The second asks until it may, before the first one goes on; each packet wakes one of them."""
+
+    async def test(reader, writer, other):
+        async def insist():
+            while True:
+                try:
+                    return await reader.read(100)
+                except RuntimeError:  # the first one waits
+                    await asyncio.sleep(0)
+
+        tasks = [asyncio.ensure_future(reader.read(100)), asyncio.ensure_future(insist())]
+        await asyncio.sleep(0.001)
+        other.send(b"first")
+        await asyncio.wait(tasks, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        other.send(b"second")
+        got = set(await asyncio.wait_for(asyncio.gather(*tasks), 5)) - {b""}
+        if len(got) == 1:
+            got.add(await asyncio.wait_for(reader.read(100), 5))
+        assert got == {b"first", b"second"}
+
+    connected(test)
 
 
 @pytest.mark.only("uvloop_clone")
@@ -454,6 +531,26 @@ def test_attributes_may_be_set(connected):
         reader._eof = True
         assert reader.at_eof()
         assert await reader.read(1) == b""
+
+    connected(test)
+
+
+def test_transport_of_another_connection(connected, pair):
+    """The reader pauses and resumes it; the writer writes to its own."""
+    c, d = pair()
+
+    async def test(reader, writer, other):
+        _, second = await streams(c)
+        reader._transport = second.transport
+        writer.write(b"for its own peer")
+        await writer.drain()
+        receiving = asyncio.get_running_loop().sock_recv(other, 100)
+        assert await asyncio.wait_for(receiving, 5) == b"for its own peer"
+        with pytest.raises(BlockingIOError):
+            d.recv(100)
+        reader._transport = writer.transport
+        second.close()
+        await closed(second)
 
     connected(test)
 
@@ -663,6 +760,20 @@ def test_another_class(connected):
         other.close()
         assert await reader.read(9) == b""
         await until(writer.is_closing)
+
+    connected(test)
+
+
+def test_another_class_while_a_read_waits(connected):
+    class Mine(asyncio.StreamReader):
+        pass
+
+    async def test(reader, writer, other):
+        task = asyncio.ensure_future(reader.read(9))
+        await asyncio.sleep(0.001)
+        reader.__class__ = Mine
+        other.close()
+        assert await asyncio.wait_for(task, 5) == b""
 
     connected(test)
 

@@ -1,6 +1,7 @@
 """Stream transports: close, abort, connection_lost, and what follows."""
 
 import asyncio
+import contextlib
 import gc
 import socket
 import warnings
@@ -341,3 +342,198 @@ def test_stream_writer_wait_closed(loop, run, pair):
         assert await read_to_end(b) == b"bye"
 
     run(main())
+
+
+# ---- forgotten half open -----------------------------------------------------------------
+# After the peer's end, a protocol may keep its transport open. The loop then waits for nothing
+# and does not hold the two: where nobody else does, the garbage collector closes the connection.
+
+
+class HalfOpen(asyncio.Protocol):
+    def eof_received(self):
+        return True
+
+
+@contextlib.contextmanager
+def unclosed():
+    """A list that in the end holds the warnings about unclosed transports and writers."""
+    found = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        yield found
+    kinds = "unclosed transport", "unclosed <StreamWriter"
+    found += [text for w in caught if (text := str(w.message)).startswith(kinds)]
+
+
+async def collecting_until(condition):
+    def holds():
+        gc.collect()
+        return condition()
+
+    await until(holds)
+
+
+def test_forgotten_by_a_handler(loop, run):
+    async def handle(reader, writer):
+        writer.write(await reader.read())
+
+    async def main():
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        for i in range(10):
+            with socket.create_connection(address) as client:
+                client.setblocking(False)
+                client.send(b"x")
+                client.shutdown(socket.SHUT_WR)
+                assert await loop.sock_recv(client, 10) == b"x"
+            if i == 0:  # the first one makes our loop open what it keeps in reserve
+                before = open_fds()
+        await collecting_until(lambda: open_fds() <= before)
+        server.close()
+
+    with unclosed() as texts:
+        run(main())
+    assert len(texts) >= 10  # a writer may warn and close, too: whichever is collected first
+
+
+def test_forgotten_by_its_protocol(loop, run, pair):
+    a, b = pair()
+
+    async def main():
+        await attach(a, HalfOpen)
+        b.shutdown(socket.SHUT_WR)
+        await collecting_until(lambda: a.fileno() == -1)
+        assert await read_to_end(b) == b""
+
+    with unclosed() as texts:
+        run(main())
+    assert len(texts) == 1
+
+
+def test_collecting_in_its_own_calls(loop, run, pair):
+    a, b = pair()
+
+    class Collecting(HalfOpen):
+        def connection_made(self, transport):
+            gc.collect()
+
+        def data_received(self, data):
+            gc.collect()
+
+        def eof_received(self):
+            gc.collect()
+            return True
+
+    async def main():
+        await attach(a, Collecting)
+        b.send(b"data")
+        b.shutdown(socket.SHUT_WR)
+        await collecting_until(lambda: a.fileno() == -1)
+
+    with unclosed() as texts:
+        run(main())
+    assert len(texts) == 1
+
+
+def test_forgotten_with_data_to_send(loop, run, pair):
+    """All of it is sent; then nothing holds the transport."""
+    a, b = pair()
+
+    class Answering(HalfOpen):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def eof_received(self):
+            self.transport.write(LARGE)
+            return True
+
+    async def main():
+        await attach(a, Answering)
+        b.shutdown(socket.SHUT_WR)
+        reading = loop.create_task(read_to_end(b))
+        await collecting_until(reading.done)
+        assert reading.result() == LARGE
+
+    with unclosed() as texts:
+        run(main())
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("held", ["transport", "protocol"])
+def test_held_half_open(loop, run, pair, held):
+    """Whoever holds either end of it can still write, and close."""
+    a, b = pair()
+
+    async def main():
+        transport, protocol = await attach(a, lambda: Recorder(keep_open=True))
+        b.shutdown(socket.SHUT_WR)
+        await until(lambda: "eof" in protocol.events)
+        protocol.made = None  # its result is the transport
+        if held == "transport":
+            protocol = None
+        else:
+            transport = None
+        for _ in range(3):
+            gc.collect()
+            await asyncio.sleep(0.001)
+        transport = transport or protocol.transport
+        assert not transport.is_closing()
+        transport.write(b"still here")
+        assert await loop.sock_recv(b, 100) == b"still here"
+        lost = transport.get_protocol().lost
+        transport.close()
+        assert await lost is None
+
+    with unclosed() as texts:
+        run(main())
+    assert texts == []
+
+
+def test_held_by_its_writer(loop, run, pair):
+    a, b = pair()
+
+    async def main():
+        reader, writer = await asyncio.open_connection(sock=a)
+        b.shutdown(socket.SHUT_WR)
+        assert await reader.read() == b""
+        del reader
+        for _ in range(3):
+            gc.collect()
+            await asyncio.sleep(0.001)
+        writer.write(b"still here")
+        assert await loop.sock_recv(b, 100) == b"still here"
+        writer.close()
+        await writer.wait_closed()
+
+    with unclosed() as texts:
+        run(main())
+    assert texts == []
+
+
+def test_held_by_a_handler_that_goes_on(loop, run):
+    async def main():
+        ended, answer = asyncio.Event(), asyncio.Event()
+
+        async def handle(reader, writer):
+            await reader.read()
+            ended.set()
+            await answer.wait()
+            writer.write(b"late")
+            writer.close()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.setblocking(False)
+            client.shutdown(socket.SHUT_WR)
+            await ended.wait()
+            for _ in range(3):
+                gc.collect()
+                await asyncio.sleep(0.001)
+            answer.set()
+            assert await read_to_end(client) == b"late"
+        server.close()
+        await server.wait_closed()
+
+    with unclosed() as texts:
+        run(main())
+    assert texts == []

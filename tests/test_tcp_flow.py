@@ -161,6 +161,46 @@ def test_resume_comes_at_the_low_mark(loop, run, pair):
     assert len(sizes) == 1 and sizes[0] <= 100_000
 
 
+def test_resume_comes_while_something_is_left(loop, run, sockets):
+    """At the low mark, however much of what is above it was written in one piece."""
+    a, b = sockets
+    size = 3_000_000
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.set_write_buffer_limits(high=1_000_000, low=900_000)
+        transport.write(bytes(size))
+        assert protocol.events == ["made", "pause"]
+        received = 0
+        while "resume" not in protocol.events:
+            received += len(await loop.sock_recv(b, 50_000))
+        assert 0 < transport.get_write_buffer_size() <= 900_000
+        await read_exactly(b, size - received)
+        assert protocol.events == ["made", "pause", "resume"]
+        transport.close()
+        await protocol.lost
+
+    run(main())
+
+
+def test_what_is_being_sent_counts_for_the_high_mark(loop, run, sockets):
+    a, _b = sockets
+
+    async def main():
+        transport, protocol = await attach(a)
+        for _ in range(200):
+            assert protocol.events == ["made"]
+            transport.write(bytes(60_000))
+            await asyncio.sleep(0)
+            if transport.get_write_buffer_size() > 65536:
+                break
+        assert protocol.events == ["made", "pause"]
+        transport.abort()
+        await protocol.lost
+
+    run(main())
+
+
 def test_high_mark_zero_pauses_as_soon_as_anything_is_left(loop, run, pair):
     a, b = pair()
 
@@ -301,6 +341,21 @@ def test_limits_changed_while_data_is_pending(loop, run, pair):
         assert await read_exactly(b, len(CHUNK) + 1)
         await until(lambda: "resume" in protocol.events)
         transport.abort()
+        await protocol.lost
+
+    run(main())
+
+
+def test_a_limit_below_what_the_kernel_takes_anyway(loop, run, pair):
+    a, b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.write(bytes(1000))
+        transport.set_write_buffer_limits(high=10)
+        assert await read_exactly(b, 1000) == bytes(1000)
+        assert protocol.events == ["made"]
+        transport.close()
         await protocol.lost
 
     run(main())

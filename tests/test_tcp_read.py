@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import os
+import select
 import socket
+import sys
 
 import pytest
 from support import PAUSES_ANYWHERE, Recorder, attach, read_exactly, read_to_end, until
@@ -350,6 +353,69 @@ def test_the_end_right_behind_much_data(loop, run, pair, at_end, paused):
             transport.resume_reading()
             exc = await protocol.lost
             assert isinstance(exc, ConnectionResetError) if at_end == "reset" else exc is None
+
+    run(main())
+
+
+def test_an_answer_to_a_peer_that_has_closed(loop, run, pair):
+    """The answer brings on a reset, but the peer's end was there before it."""
+    a, b = pair()
+
+    class Answer(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            self.transport.write(b"answer")
+
+    async def main():
+        b.send(b"request")
+        b.close()
+        _, protocol = await attach(a, Answer)
+        assert await protocol.lost is None
+        assert bytes(protocol.data) == b"request"
+        assert protocol.events == ["made", "data", "eof", "lost"]
+
+    run(main())
+
+
+def test_data_behind_a_passed_descriptor(loop, run, sockets):
+    """A read stops there, which must not be taken for all that was left before the end."""
+    a, b = sockets
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.pause_reading()
+        r, w = os.pipe()
+        socket.send_fds(b, [b"one"], [r])
+        os.close(r)
+        os.close(w)
+        b.send(b"two")
+        b.close()
+        transport.resume_reading()
+        assert await protocol.lost is None
+        assert bytes(protocol.data) == b"onetwo"
+        assert protocol.events == ["made", "data", "data", "eof", "lost"]
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others read urgent data in other pieces")
+def test_data_behind_urgent_data(loop, run, pair):
+    """A read stops at it, and asyncio's and ours never see it."""
+    a, b = pair()
+    a.shutdown(socket.SHUT_WR)
+    b.send(b"one")
+    b.send(b"!", socket.MSG_OOB)
+    b.send(b"two")
+    b.close()
+    poll = select.poll()
+    poll.register(a, 0)
+    assert poll.poll(10_000) == [(a.fileno(), select.POLLHUP)]  # all of it is there
+
+    async def main():
+        _, protocol = await attach(a)
+        assert await protocol.lost is None
+        assert bytes(protocol.data) == b"onetwo"
+        assert protocol.events == ["made", "data", "data", "eof", "lost"]
 
     run(main())
 

@@ -200,6 +200,64 @@ def test_writelines_of_what_are_no_buffers(loop, run, pair, lines):
     run(main())
 
 
+def test_writelines_sends_all_or_nothing(loop, run, pair):
+    a, b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        with pytest.raises(TypeError):
+            transport.writelines([b"one", "two"])
+        assert transport.get_write_buffer_size() == 0
+        transport.write(b"three")
+        transport.close()
+        assert await read_to_end(b) == b"three"
+        await protocol.lost
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind_of", [list, tuple, iter])
+def test_writelines_of_arrays(loop, run, pair, kind_of):
+    """What write() refuses will do here: asyncio joins the items, or takes a view of each."""
+    a, b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.writelines(kind_of([b"one,", array.array("B", b"two"), b"."]))
+        transport.close()
+        assert await read_to_end(b) == b"one,two."
+        await protocol.lost
+
+    run(main())
+
+
+def test_a_write_refused_during_sendfile(loop, run, sockets, tmp_path):
+    """It sends nothing, though there is room for it at that moment."""
+    a, b = sockets
+    path = tmp_path / "file"
+    path.write_bytes(LARGE)
+
+    async def main():
+        transport, protocol = await attach(a)
+        with path.open("rb") as file:
+            sending = loop.create_task(loop.sendfile(transport, file))
+            received = await read_exactly(b, 1 << 20)
+            while len(received) < 2 << 20:  # until b is empty, and a has not sent on
+                try:
+                    received += b.recv(1 << 20)
+                except BlockingIOError:
+                    break
+            with pytest.raises(RuntimeError, match="sendfile is in progress"):
+                transport.write(bytearray(8192))
+            received += await read_exactly(b, len(LARGE) - len(received))
+            assert await sending == len(LARGE)
+        transport.close()
+        assert received + await read_to_end(b) == LARGE
+        await protocol.lost
+
+    run(main())
+
+
 def test_much_data_arrives_in_order(loop, run, pair):
     a, b = pair()
 

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from serving import Echo, port_of, shut
 from support import BufferedRecorder as BytearrayRecorder
-from support import Recorder, tcp_pair, until
+from support import Recorder, attach, tcp_pair, until
 from tls_peer import (
     NAME,
     VERSIONS,
@@ -159,6 +159,51 @@ def test_protocols_are_switched(loop, run):
     run(main())
 
 
+def test_a_protocol_of_the_other_kind_in_mid_stream(loop, run):
+    """What is decrypted after the switch belongs to the second one."""
+
+    class First(BufferedRecorder):
+        def buffer_updated(self, nbytes):
+            super().buffer_updated(nbytes)
+            self.transport.set_protocol(self.second)
+
+    async def main():
+        transport, protocol, peer = await connect(lambda: First(10))
+        second = protocol.second = Recorder()
+        await peer.send(PATTERN[:30_000])
+        await until(lambda: len(second.data) == 30_000 - 10)
+        assert protocol.data == PATTERN[:10]
+        assert second.data == PATTERN[10:30_000]
+        await part(transport, second, peer)
+        assert protocol.events == ["made", "data"]
+
+    run(main())
+
+
+def test_a_protocol_of_the_other_kind_from_get_buffer(loop, run):
+    """buffer_updated() is for the one that gave the buffer."""
+
+    class First(BufferedRecorder):
+        second = None
+
+        def get_buffer(self, sizehint):
+            if self.second is not None:
+                self.transport.set_protocol(self.second)
+            return super().get_buffer(sizehint)
+
+    async def main():
+        transport, protocol, peer = await connect(First)
+        second = protocol.second = Recorder()
+        await peer.send(b"for the first one")
+        await until(lambda: protocol.data == b"for the first one")
+        await peer.send(b"for the second one")
+        await until(lambda: second.data == b"for the second one")
+        await part(transport, second, peer)
+        assert protocol.events == ["made", "data"]
+
+    run(main())
+
+
 # -- writing -------------------------------------------------------------------------------------
 
 
@@ -180,6 +225,27 @@ def test_what_may_be_written(loop, run):
             with pytest.raises(TypeError, match="data: expecting a bytes-like instance, got"):
                 transport.write(wrong)
         await part(transport, protocol, peer)
+
+    run(main())
+
+
+def test_another_protocol_for_the_transport_below(loop, run):
+    """TLS is told nothing any more, but what it is given to write still leaves."""
+
+    async def main():
+        a, b = tcp_pair()
+        below, protocol = await attach(a)
+        peer = Peer(b, server_context(), True)
+        starting = loop.start_tls(below, protocol, client_context(), server_hostname=NAME)
+        transport, _ = await asyncio.gather(starting, peer.handshake())
+        other = Recorder()
+        transport.write(b"before,")
+        below.set_protocol(other)
+        transport.write(b"after")
+        assert await asyncio.wait_for(peer.receive(12), 10) == b"before,after"
+        transport.abort()
+        assert await asyncio.wait_for(other.lost, 10) is None
+        peer.sock.close()
 
     run(main())
 
@@ -436,6 +502,33 @@ def test_failing_protocol(loop, run, errors, method):
     assert errors.messages == ["Fatal error on SSL protocol"]
     assert isinstance(errors[0]["exception"], ZeroDivisionError)
     assert set(errors[0]) == {"message", "exception", "transport", "protocol"}
+
+
+@pytest.mark.parametrize("method", ["data_received", "get_buffer", "buffer_updated"])
+def test_cancelled_error_from_the_protocol(loop, run, errors, method):
+    """No Exception: asyncio's TLS lets it pass, and the transport below reports it."""
+    base = Recorder if method == "data_received" else BufferedRecorder
+
+    def fail(self, *args):
+        if armed:
+            raise asyncio.CancelledError(method)
+        return getattr(base, method)(self, *args)
+
+    armed = []
+    failing = type("Failing", (base,), {method: fail})
+
+    async def main():
+        transport, protocol, peer = await connect(failing)
+        armed.append(True)
+        await peer.send(b"x")
+        exc = await asyncio.wait_for(protocol.lost, 10)
+        assert isinstance(exc, asyncio.CancelledError)
+        assert transport.is_closing()
+        peer.sock.close()
+
+    run(main())
+    assert errors.messages == ["Fatal error: protocol.buffer_updated() call failed."]
+    assert isinstance(errors[0]["exception"], asyncio.CancelledError)
 
 
 @pytest.mark.only("uvloop_clone")

@@ -4,13 +4,15 @@ import asyncio
 import gc
 import io
 import ssl
+import sys
 import warnings
+import weakref
 
 import pytest
 from serving import Echo, ask, hang_up, port_of, shut
 from support import Recorder, make_loop, tcp_pair
 from test_leaks import Growth
-from tls_peer import NAME, Peer, client_context, server_context
+from tls_peer import NAME, Peer, client_context, connect, server_context
 
 pytestmark = [pytest.mark.leaks, pytest.mark.only("uvloop_clone")]
 
@@ -126,3 +128,39 @@ def test_loops_with_open_connections(kind):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         Growth(work, 60, 300).check()
+
+
+@pytest.mark.only("asyncio", "uvloop_clone")
+@pytest.mark.parametrize("stage", ["handshake", "goodbye"])
+def test_a_loop_closed_while_a_timer_is_set(new_loop, monkeypatch, stage):
+    """The timer and the transport hold each other, which the collector has to see."""
+
+    async def shake_hands(context):
+        loop = asyncio.get_running_loop()
+        a, b = tcp_pair()
+        making = loop.create_connection(Recorder, sock=a, ssl=context, server_hostname=NAME)
+        task = loop.create_task(making)
+        await loop.sock_recv(b, 1)  # and nobody answers
+        task._log_destroy_pending = False
+        return b
+
+    async def say_goodbye(context):
+        transport, _, peer = await connect(context=context)
+        transport.close()
+        return peer.sock
+
+    def leave():
+        loop, context = new_loop(), client_context()
+        begin = shake_hands if stage == "handshake" else say_goodbye
+        peer = loop.run_until_complete(begin(context))
+        loop.close()
+        peer.close()
+        return weakref.ref(loop), weakref.ref(context)
+
+    # the coroutine's end tries to close asyncio's transport, and pytest would keep the traceback
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        refs = leave()
+        gc.collect()
+    assert [ref() for ref in refs] == [None, None]

@@ -136,6 +136,21 @@ def test_unix_given_sockets(loop, run, path):
     run(main())
 
 
+def test_unix_failing_factory_leaves_the_socket_to_its_owner(loop, run, sockets):
+    a, b = sockets
+
+    def factory():
+        raise ZeroDivisionError
+
+    async def main():
+        with pytest.raises(ZeroDivisionError):
+            await loop.create_unix_connection(factory, sock=a)
+        await loop.sock_sendall(b, b"still open")
+        assert await loop.sock_recv(a, 100) == b"still open"
+
+    run(main())
+
+
 def test_unix_nobody_there(loop, run, path):
     async def main():
         with pytest.raises(FileNotFoundError):

@@ -171,6 +171,22 @@ def test_wait_for(waiting):
     waiting(test)
 
 
+def test_awaited_by_two_tasks(waiting):
+    async def test(call, other):
+        coroutine = call()
+
+        async def wait():
+            return await coroutine
+
+        first, second = asyncio.ensure_future(wait()), asyncio.ensure_future(wait())
+        with pytest.raises(RuntimeError, match="coroutine is being awaited already"):
+            await second
+        other.send(b"data\n")
+        assert await first == b"data\n"
+
+    waiting(test)
+
+
 def test_a_future_while_somebody_waits(waiting):
     """Only then: ensure_future() has to make a task of the call itself."""
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from ._server import Server
 from ._signatures import since
-from ._sockets import SocketsMixin
+from ._sockets import SocketsMixin, odd_literal
 from ._tls import TLSMixin, refuse_tls_socket
 
 __all__ = ("ConnectMixin",)
@@ -132,6 +132,9 @@ class ConnectMixin(TLSMixin, SocketsMixin):
                         for info in found
                     ]
                 return found
+            odd = odd_literal(host, port, family, socket.SOCK_STREAM, proto, *address[2:])
+            if odd is not None:
+                return odd
         found = await self.getaddrinfo(
             host, port, family=family, type=socket.SOCK_STREAM, proto=proto, flags=flags
         )
@@ -228,6 +231,7 @@ class ConnectMixin(TLSMixin, SocketsMixin):
             if not host:
                 raise ValueError("You must set server_hostname when using ssl without a host")
             server_hostname = host
+        given = sock is not None
         if sock is not None:
             refuse_tls_socket(sock)
         if host is not None or port is not None:
@@ -264,6 +268,7 @@ class ConnectMixin(TLSMixin, SocketsMixin):
             sock,
             protocol_factory,
             ssl,
+            given=given,
             server_hostname=server_hostname,
             handshake_timeout=ssl_handshake_timeout,
             shutdown_timeout=ssl_shutdown_timeout,
@@ -277,13 +282,14 @@ class ConnectMixin(TLSMixin, SocketsMixin):
         sock: socket.socket,
         protocol_factory: Callable[[], _Protocol],
         tls: _SSL,
+        *,
+        given: bool,
         **tls_options: Any,
     ) -> tuple[asyncio.Transport, _Protocol]:
         """Transport and protocol over a connected socket, once the protocol has been told."""
         waiter: asyncio.Future[None] = self.create_future()
         try:
-            if sock.gettimeout() != 0:
-                sock.setblocking(False)
+            sock.setblocking(False)
             protocol = protocol_factory()
             if tls:
                 context = None if isinstance(tls, bool) else tls
@@ -291,7 +297,8 @@ class ConnectMixin(TLSMixin, SocketsMixin):
             else:
                 transport = self._stream_transport(sock, protocol, waiter)
         except BaseException:
-            sock.close()
+            if not given:  # the caller's own stays the caller's
+                sock.close()
             raise
         try:
             await waiter
@@ -325,6 +332,7 @@ class ConnectMixin(TLSMixin, SocketsMixin):
             sock,
             protocol_factory,
             ssl,
+            given=True,
             server_side=True,
             server_hostname="",
             handshake_timeout=ssl_handshake_timeout,

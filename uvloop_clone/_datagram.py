@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ._connect import set_reuse_port
 from ._signatures import since
-from ._sockets import SocketsMixin
+from ._sockets import SocketsMixin, odd_literal
 
 __all__ = ("DatagramMixin",)
 
@@ -178,6 +178,8 @@ class DatagramMixin(SocketsMixin):
         found: Any = None
         if host is not None:
             found = self._resolve_literal(host, port, family, socket.SOCK_DGRAM, proto, flags)
+            if not found:
+                found = odd_literal(host, port, family, socket.SOCK_DGRAM, proto)
         if not found:
             found = await self.getaddrinfo(
                 host, port, family=family, type=socket.SOCK_DGRAM, proto=proto, flags=flags

@@ -65,11 +65,15 @@ class ExecutorMixin(_core.Loop):
                     self._handoff()
                 )
         if isinstance(executor, concurrent.futures.ThreadPoolExecutor):
-            call = self._executor_call(func, args)
-            awaited = call.awaited
-            if executor is not self._own_executor or not executor.take(call):
-                executor.submit(call).add_done_callback(call)
-            return awaited
+            from ._pool import has_plain_submit
+
+            # Nobody looks at what is submitted, nor at its future.
+            call = self._executor_call(func, args) if has_plain_submit(executor) else None
+            if call is not None:  # None: the outcome is to come by replaced methods of the loop
+                awaited = call.awaited
+                if executor is not self._own_executor or not executor.take(call):
+                    executor.submit(call).add_done_callback(call)
+                return awaited
         loop: Any = self
         return asyncio.wrap_future(executor.submit(func, *args), loop=loop)
 
@@ -77,6 +81,8 @@ class ExecutorMixin(_core.Loop):
         """Called by the core: the call raised, or the pool refused it, with `error`."""
         if isinstance(error, concurrent.futures.CancelledError):
             future.cancel()  # the pool dropped its queue
+        elif type(error) is concurrent.futures.InvalidStateError:
+            future.set_exception(asyncio.InvalidStateError(*error.args))
         elif type(error) is concurrent.futures.TimeoutError:
             future.set_exception(asyncio.TimeoutError(*error.args))  # one class since 3.11
         else:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import queue
+import types
 from concurrent.futures import thread as _thread
 from typing import Any
 
 from . import _core
 
-__all__ = ("DefaultExecutor",)
+__all__ = ("DefaultExecutor", "has_plain_submit")
 
-_system_submit = concurrent.futures.ThreadPoolExecutor.submit
 _global_lock: Any = vars(_thread)["_global_shutdown_lock"]
+
+
+def has_plain_submit(executor: Any) -> bool:
+    """Is this no pool of the user's own kind (nor 3.14's of interpreters), nor instrumented?"""
+    if type(executor) not in (concurrent.futures.ThreadPoolExecutor, DefaultExecutor):
+        return False
+    submit = getattr(executor.submit, "__func__", None)
+    return type(submit) is types.FunctionType and submit.__globals__ is vars(_thread)
 
 
 class _Idle(collections.deque[None]):
@@ -56,8 +64,6 @@ class DefaultExecutor(concurrent.futures.ThreadPoolExecutor):
     def take(self, call: Any) -> bool:
         """Queue `call`, as submit() does its work item; False: submit() knows better."""
         inner: Any = self
-        if type(self).submit is not _system_submit:  # somebody's instrumentation
-            return False
         with inner._shutdown_lock, _global_lock:
             if inner._shutdown or inner._broken or vars(_thread)["_shutdown"]:
                 return False

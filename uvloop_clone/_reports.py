@@ -59,7 +59,7 @@ class ReportsMixin(_core.Loop):
         exception = context.get("exception")
         if "source_traceback" not in context:
             # Debug mode: where the callback that is running now was scheduled.
-            created = getattr(getattr(self, "_current_handle", None), "_source_traceback", None)
+            created = getattr(self._running_handle, "_source_traceback", None)
             if created:
                 context["handle_traceback"] = created
         lines = [context.get("message") or "Unhandled exception in event loop"]

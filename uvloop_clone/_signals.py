@@ -51,7 +51,9 @@ class SignalsMixin(_core.Loop):
         fd = self._set_signal_handle(sig, callback, *args)
         try:
             # Only to learn whether this is the main thread; the fd is set again for each run.
-            signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+            found = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+            if not self.is_running() and _holder_told(fd):
+                signal.set_wakeup_fd(found, warn_on_full_buffer=False)
             signal.signal(sig, _ignore)
             # A system call that the signal interrupts starts again.
             signal.siginterrupt(sig, False)
@@ -69,7 +71,7 @@ class SignalsMixin(_core.Loop):
                 raise RuntimeError(str(exc)) from exc
             raise
         if before is not None:
-            before.cancel()
+            self._let_go_signal_handle(before)  # what is queued already still runs
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Give the signal its default behaviour back; False if it had no handler here.
@@ -80,7 +82,7 @@ class SignalsMixin(_core.Loop):
         handle = self._get_signal_handles().pop(int(sig), None)
         if handle is None:
             return False
-        handle.cancel()
+        self._let_go_signal_handle(handle)
         default = signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
         try:
             signal.signal(sig, default)
@@ -102,6 +104,14 @@ class SignalsMixin(_core.Loop):
 
 def _forget_wakeup_fd() -> None:
     try:
-        signal.set_wakeup_fd(-1)
+        found = signal.set_wakeup_fd(-1)
+        if _holder_told(-1):
+            signal.set_wakeup_fd(found, warn_on_full_buffer=False)
     except ValueError:
         return  # not the main thread: it was never set
+
+
+def _holder_told(fd: int) -> bool:
+    """Another loop of ours runs here and keeps the descriptor: it passes on what is not its own."""
+    running = asyncio._get_running_loop()
+    return isinstance(running, _core.Loop) and running._set_outer_wakeup(fd)

@@ -111,6 +111,7 @@ class UnixMixin(ConnectMixin):
         elif server_hostname is not None:
             raise ValueError("server_hostname is only meaningful with ssl")
         check_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        given = sock is not None
         if path is not None:
             if sock is not None:
                 raise ValueError("path and sock can not be specified at the same time")
@@ -130,6 +131,7 @@ class UnixMixin(ConnectMixin):
             sock,
             protocol_factory,
             ssl,
+            given=given,
             server_hostname=server_hostname,
             handshake_timeout=ssl_handshake_timeout,
             shutdown_timeout=ssl_shutdown_timeout,

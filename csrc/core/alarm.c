@@ -15,6 +15,7 @@
 
 #include <math.h>
 #ifdef __linux__
+#include <fcntl.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 #endif
@@ -80,6 +81,23 @@ alarm_close(LoopObject *loop)
     loop->alarm.fd = -1;
 }
 
+int
+alarm_renew(LoopObject *loop)
+{
+    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (fd < 0 || dup3(fd, loop->alarm.fd, O_CLOEXEC) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        if (fd >= 0) {
+            close(fd);
+        }
+        return -1;
+    }
+    close(fd);
+    loop->alarm.set_to = INFINITY;
+    loop->alarm.rang = false;
+    return 0;
+}
+
 /* A timerfd that fired stays readable until it is set anew (the usual case) or read. */
 void
 alarm_settle(LoopObject *loop)
@@ -130,6 +148,12 @@ void
 alarm_close(LoopObject *loop)
 {
     uv_close((uv_handle_t *)&loop->alarm.timer, NULL);
+}
+
+int
+alarm_renew(LoopObject *Py_UNUSED(loop))
+{
+    return 0;
 }
 
 void

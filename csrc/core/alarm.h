@@ -4,6 +4,8 @@
 
 #include "core/core.h"
 
+/* After fork(): a kernel timer of the child's own. */
+int alarm_renew(LoopObject *loop);
 int alarm_open(LoopObject *loop);
 void alarm_close(LoopObject *loop);
 /* Ends the coming wait at `when`, by the loop's own clock, which is `seconds` away. */

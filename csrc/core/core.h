@@ -141,12 +141,22 @@ struct WatcherTable;
 struct Listener;
 struct DatagramRoom;
 
+/* Methods that asyncio's own call by name, and that a subclass or somebody on the instance has
+ * replaced: loop_notice_overrides(). */
+enum {
+    OVERRIDES_RUN = 1 << 0,       /* run_forever, stop: by run_until_complete */
+    OVERRIDES_CALL_AT = 1 << 1,   /* by call_later */
+    OVERRIDES_HAND_OVER = 1 << 2, /* call_soon_threadsafe, create_future: by run_in_executor */
+};
+
 struct LoopObject {
     PyObject_HEAD
     CoreState *state;
     PyObject *module; /* keeps the state alive */
     uv_loop_t uv;
 
+    unsigned overridden;          /* OVERRIDES_* */
+    HandleObject *current_handle; /* in debug mode: that runs now; borrowed, or NULL */
     ReadyQueue ready;
     ReadyQueue arrived; /* callbacks of descriptors, while a poll lasts */
     TimerHeap timers;
@@ -184,6 +194,8 @@ struct LoopObject {
     uv_poll_t signal_poll;
     int signal_fds[2];         /* read end, write end; -1 until first needed */
     PyObject *signal_handlers; /* {number: Handle} */
+    bool signals_held;         /* a run of the main thread owns the wake-up descriptor */
+    int outer_wakeup;          /* whose it was before: what is not ours goes on there; or -1 */
 
     /* io/ and transports/ */
     struct WatcherTable *watchers;
@@ -232,6 +244,10 @@ int wakeup_open(LoopObject *loop);
 void wakeup_free(LoopObject *loop);
 void wakeup_drain(LoopObject *loop);
 int signals_open(LoopObject *loop);
+/* After fork(): a socketpair of the child's own, under the same numbers. */
+int signals_renew(LoopObject *loop);
+PyObject *signals_py_let_go(PyObject *self, PyObject *handle);
+PyObject *signals_py_set_outer(PyObject *self, PyObject *fd);
 /* Signals wake the loop from here on; *old_fd is what signals_leave() restores, or NULL
  * outside the main thread. */
 int signals_enter(LoopObject *loop, PyObject **old_fd);

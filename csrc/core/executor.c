@@ -44,7 +44,7 @@ static PyObject *
 executor_call_run(ExecutorCall *call)
 {
     int done = future_is_done(call->loop->state, call->awaited);
-    if (done != 0) {
+    if (done != 0 || unlikely(call->func == NULL) /* was called already */) {
         return done < 0 ? NULL : Py_NewRef(Py_None);
     }
     uint64_t start = uv_hrtime();
@@ -199,6 +199,9 @@ executor_py_call(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     if (nargs != 2 || !PyTuple_Check(args[1])) {
         PyErr_SetString(PyExc_TypeError, "_executor_call(func, args)");
         return NULL;
+    }
+    if (unlikely(loop->overridden & OVERRIDES_HAND_OVER)) {
+        Py_RETURN_NONE;
     }
     PyTypeObject *type = loop->state->ExecutorCallType;
     ExecutorCall *call = EXECUTOR_CALL(type->tp_alloc(type, 0));

@@ -207,15 +207,20 @@ handle_report_failure(LoopObject *loop, HandleObject *handle)
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *text = PyObject_CallOneArg(loop->state->describe_callback, (PyObject *)handle);
     const char *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8(text);
-    char message[512];
+    char *message = NULL;
     if (utf8 == NULL) {
         PyErr_Clear(); /* a repr that fails must not hide the failure */
         utf8 = "<unprintable callback>";
     }
-    snprintf(message, sizeof(message), "Exception in callback %s", utf8);
-    int result = loop_report(loop, exc, message, "handle", (PyObject *)handle,
+    size_t size = sizeof("Exception in callback ") + strlen(utf8);
+    if ((message = PyMem_Malloc(size)) != NULL) {
+        snprintf(message, size, "Exception in callback %s", utf8);
+    }
+    int result = loop_report(loop, exc, message != NULL ? message : "Exception in callback",
+                             "handle", (PyObject *)handle,
                              handle->source_traceback == NULL ? NULL : "source_traceback",
                              handle->source_traceback);
+    PyMem_Free(message);
     Py_XDECREF(text);
     return result;
 }
@@ -282,12 +287,16 @@ handle_call(LoopObject *loop, HandleObject *handle)
 static COLD PyObject *
 handle_call_timed(LoopObject *loop, HandleObject *handle)
 {
+    HandleObject *outer = loop->current_handle;
+    loop->current_handle = handle;
     uint64_t start = uv_hrtime();
     PyObject *result = handle_call(loop, handle);
+    loop->current_handle = outer;
     double seconds = (double)(uv_hrtime() - start) * 1e-9;
-    if (result == NULL || seconds < loop->slow_callback_duration) {
+    if (seconds < loop->slow_callback_duration) {
         return result;
     }
+    PyObject *failure = result == NULL ? PyErr_GetRaisedException() : NULL;
     PyObject *text = PyObject_CallOneArg(loop->state->describe_handle, (PyObject *)handle);
     PyObject *logged = NULL;
     if (text != NULL) {
@@ -295,7 +304,10 @@ handle_call_timed(LoopObject *loop, HandleObject *handle)
                                      "Executing %s took %.3f seconds", text, seconds);
         Py_DECREF(text);
     }
-    if (logged == NULL) {
+    if (failure != NULL) {
+        PyErr_SetRaisedException(failure); /* and no failure of the report */
+    }
+    else if (logged == NULL) {
         Py_CLEAR(result);
     }
     Py_XDECREF(logged);
@@ -308,7 +320,11 @@ handle_run(LoopObject *loop, HandleObject *handle)
     context_show(handle->context);
     PyObject *entered = context_enter(loop, handle->context);
     if (unlikely(entered == NULL)) {
-        return handle_report_failure(loop, handle);
+        int failed = handle_report_failure(loop, handle);
+        if (!(handle->flags & HANDLE_KEEP)) {
+            handle_finish(handle);
+        }
+        return failed;
     }
     handle->flags |= HANDLE_RUNNING;
     PyObject *result =
@@ -551,7 +567,8 @@ handle_dealloc(PyObject *self)
     HandleObject *handle = HANDLE(self);
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    if (unlikely(handle->weakrefs != NULL)) {
+    Py_TRASHCAN_BEGIN(self, handle_dealloc) if (unlikely(handle->weakrefs != NULL))
+    {
         PyObject_ClearWeakRefs(self);
     }
     if (likely(handle->args != NULL)) {
@@ -574,6 +591,7 @@ handle_dealloc(PyObject *self)
     else {
         compat_free_instance(self);
     }
+    Py_TRASHCAN_END
 }
 
 void

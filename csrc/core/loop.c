@@ -6,6 +6,8 @@
 #include "core/lookout.h"
 #include "core/loop.h"
 #include "core/ready.h"
+#include "core/schedule.h"
+#include "core/tasks.h"
 #include "io/io.h"
 #include "io/blocks.h"
 #include "tls/tls.h"
@@ -118,6 +120,54 @@ loop_open(LoopObject *loop)
     return alarm_open(loop);
 }
 
+/* Whether asking the loop for `name` gives what C made. */
+static bool
+loop_has_own(LoopObject *loop, PyObject *name, PyCFunction own)
+{
+    PyObject *method = PyObject_GetAttr((PyObject *)loop, name);
+    bool same = method != NULL && PyCFunction_Check(method)
+                && PyCFunction_GET_FUNCTION(method) == own
+                && PyCFunction_GET_SELF(method) == (PyObject *)loop;
+    Py_XDECREF(method);
+    PyErr_Clear();
+    return same;
+}
+
+#define OWN(function) (PyCFunction)(void (*)(void))(function)
+
+/* `name`: what has been set; NULL: anything. */
+static void
+loop_notice_overrides(LoopObject *loop, PyObject *name)
+{
+    CoreState *state = loop->state;
+    const struct {
+        PyObject *name;
+        PyCFunction own;
+        unsigned flag;
+    } methods[] = {
+        {state->str_run_forever, loop_py_run_forever, OVERRIDES_RUN},
+        {state->str_stop, loop_py_stop, OVERRIDES_RUN},
+        {state->str_call_at, OWN(schedule_py_call_at), OVERRIDES_CALL_AT},
+        {state->str_call_soon_threadsafe, OWN(schedule_py_call_soon_threadsafe),
+         OVERRIDES_HAND_OVER},
+        {state->str_create_future, tasks_py_create_future, OVERRIDES_HAND_OVER},
+    };
+    const size_t count = sizeof(methods) / sizeof(*methods);
+    bool concerned = name == NULL;
+    for (size_t i = 0; i < count && !concerned; i++) {
+        concerned = PyUnicode_Compare(name, methods[i].name) == 0;
+    }
+    if (!concerned) {
+        return;
+    }
+    loop->overridden = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!loop_has_own(loop, methods[i].name, methods[i].own)) {
+            loop->overridden |= methods[i].flag;
+        }
+    }
+}
+
 PyObject *
 loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -144,6 +194,7 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(loop);
         return NULL;
     }
+    loop_notice_overrides(loop, NULL);
     return (PyObject *)loop;
 }
 
@@ -536,19 +587,38 @@ error:
     return -1;
 }
 
+/* A forked child shares the kernel's poll set, timer and wake-up descriptors with its parent:
+ * before it runs its copy of the loop it takes its own. */
+static COLD int
+loop_follow_fork(LoopObject *loop)
+{
+    if (alarm_renew(loop) < 0 || signals_renew(loop) < 0) {
+        return -1;
+    }
+    int err = uv_loop_fork(&loop->uv);
+    if (err < 0) {
+        raise_uv_error(err);
+        return -1;
+    }
+    loop->pid = (int)getpid();
+    return 0;
+}
+
 /* Turns until stop(), or until `done` (a list that the future's callback fills) says so.
  * stop() ends the innermost run alone; each run has a `done` of its own. */
 static int
 loop_run(LoopObject *loop, PyObject *done)
 {
     LoopRun run;
-    if (loop_check_may_run(loop) < 0 || loop_run_enter(loop, &run) < 0) {
+    if (loop_check_may_run(loop) < 0
+        || (unlikely(loop->pid != (int)getpid()) && loop_follow_fork(loop) < 0)
+        || loop_run_enter(loop, &run) < 0) {
         return -1;
     }
     int status;
     do {
         status = turn_run(loop);
-        if (unlikely(PyErr_CheckSignals() < 0)) {
+        if (status == 0 && unlikely(PyErr_CheckSignals() < 0)) {
             status = -1;
         }
     } while (status == 0 && !loop->stopping && (done == NULL || PyList_GET_SIZE(done) == 0));
@@ -576,6 +646,30 @@ loop_future_done(PyObject *done, PyObject *Py_UNUSED(future))
 }
 
 static PyMethodDef loop_future_done_def = {"run_until_complete_done", loop_future_done, METH_O,
+                                           NULL};
+
+/* The same where run_forever() or stop() is somebody else's: asyncio's way; self is the loop. An
+ * exception that has left the run has ended it already. */
+static PyObject *
+loop_stop_at_end(PyObject *self, PyObject *future)
+{
+    CoreState *state = LOOP(self)->state;
+    PyObject *cancelled = PyObject_CallMethodNoArgs(future, state->str_cancelled);
+    PyObject *exc = cancelled == Py_False
+                        ? PyObject_CallMethodNoArgs(future, state->str_exception)
+                        : Py_XNewRef(cancelled);
+    bool has_left = exc != NULL
+                    && (PyErr_GivenExceptionMatches(exc, PyExc_SystemExit)
+                        || PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt));
+    Py_XDECREF(cancelled);
+    Py_XDECREF(exc);
+    if (exc == NULL || has_left) {
+        return exc == NULL ? NULL : Py_NewRef(Py_None);
+    }
+    return PyObject_CallMethodNoArgs(self, state->str_stop);
+}
+
+static PyMethodDef loop_stop_at_end_def = {"run_until_complete_done", loop_stop_at_end, METH_O,
                                            NULL};
 
 static int
@@ -638,17 +732,20 @@ loop_py_run_until_complete(PyObject *self, PyObject *awaitable)
     LoopObject *loop = LOOP(self);
     CoreState *state = loop->state;
     PyObject *done = NULL, *callback = NULL, *result = NULL;
-    bool new_task;
+    bool new_task, overridden = loop->overridden & OVERRIDES_RUN;
     if (loop_check_may_run(loop) < 0) {
         return NULL;
     }
     PyObject *future = loop_ensure_future(loop, awaitable, &new_task);
     if (future == NULL || (done = PyList_New(0)) == NULL
-        || (callback = PyCFunction_New(&loop_future_done_def, done)) == NULL
+        || (callback = overridden ? PyCFunction_New(&loop_stop_at_end_def, self)
+                                  : PyCFunction_New(&loop_future_done_def, done))
+               == NULL
         || call_and_discard(future, state->str_add_done_callback, callback) < 0) {
         goto cleanup;
     }
-    int status = loop_run(loop, done);
+    int status =
+        overridden ? call_and_discard(self, state->str_run_forever, NULL) : loop_run(loop, done);
     if (status < 0 && new_task) {
         loop_consume_exception(loop, future);
     }
@@ -848,9 +945,11 @@ loop_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
     int status = PyObject_GenericSetAttr(self, name, value);
     LoopObject *loop = LOOP(self);
-    if (status == 0 && loop->state != NULL
-        && PyUnicode_Compare(name, loop->state->str_time) == 0) {
-        loop->time_patched = value != NULL;
+    if (status == 0 && loop->state != NULL) {
+        if (PyUnicode_Compare(name, loop->state->str_time) == 0) {
+            loop->time_patched = value != NULL;
+        }
+        loop_notice_overrides(loop, name);
     }
     return status;
 }

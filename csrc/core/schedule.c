@@ -144,6 +144,9 @@ schedule_py_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, P
         Py_DECREF(handle);
         return NULL;
     }
+    if (unlikely(loop->thread_id == 0)) {
+        handle_track(handle); /* a loop that may never run must not keep it from the collector */
+    }
     return (PyObject *)handle;
 }
 
@@ -193,6 +196,9 @@ schedule_timer(LoopObject *loop, double when, Call *call)
         Py_DECREF(handle);
         return NULL;
     }
+    if (unlikely(loop->thread_id == 0)) {
+        handle_track(handle);
+    }
     return (PyObject *)handle;
 }
 
@@ -212,6 +218,33 @@ parse_seconds(PyObject *value, const char *none_text, double *seconds)
     return *seconds == -1.0 && PyErr_Occurred() ? -1 : 0;
 }
 
+/* Somebody else's call_at() has the say. */
+static COLD PyObject *
+schedule_by_call_at(LoopObject *loop, double when, Call *call)
+{
+    PyObject *result = NULL, *context = call->context != NULL ? call->context : Py_None;
+    PyObject *args = PyTuple_New(call->nargs + 2);
+    PyObject *names = PyDict_New();
+    PyObject *method = PyObject_GetAttr((PyObject *)loop, loop->state->str_call_at);
+    PyObject *time = PyFloat_FromDouble(when);
+    if (args != NULL && time != NULL) {
+        PyTuple_SET_ITEM(args, 0, Py_NewRef(time));
+        PyTuple_SET_ITEM(args, 1, Py_NewRef(call->callback));
+        for (Py_ssize_t i = 0; i < call->nargs; i++) {
+            PyTuple_SET_ITEM(args, i + 2, Py_NewRef(call->args[i]));
+        }
+        if (method != NULL && names != NULL
+            && PyDict_SetItem(names, loop->state->str_context, context) == 0) {
+            result = PyObject_Call(method, args, names);
+        }
+    }
+    Py_XDECREF(args);
+    Py_XDECREF(names);
+    Py_XDECREF(method);
+    Py_XDECREF(time);
+    return result;
+}
+
 PyObject *
 schedule_py_call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
@@ -223,6 +256,9 @@ schedule_py_call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
         || check_before_queueing(loop, call.callback, "call_later", false) < 0
         || loop_clock(loop, &now) < 0) {
         return NULL;
+    }
+    if (unlikely(loop->overridden & OVERRIDES_CALL_AT)) {
+        return schedule_by_call_at(loop, now + delay, &call);
     }
     return schedule_timer(loop, now + delay, &call);
 }

@@ -23,6 +23,10 @@ signals_dispatch(LoopObject *loop, const unsigned char *numbers, ssize_t count)
             handle = PyDict_GetItemWithError(loop->signal_handlers, number);
             Py_DECREF(number);
         }
+        if (handle == NULL && loop->signals_held && loop->outer_wakeup >= 0) {
+            ssize_t sent = write(loop->outer_wakeup, numbers + i, 1);
+            (void)sent;
+        }
         if (handle != NULL && !(HANDLE(handle)->flags & HANDLE_CANCELLED)
             && ready_push(&loop->ready, HANDLE(Py_NewRef(handle))) < 0) {
             Py_DECREF(handle);
@@ -87,6 +91,28 @@ error:
     return -1;
 }
 
+int
+signals_renew(LoopObject *loop)
+{
+    int fds[2];
+    if (loop->signal_fds[0] < 0) {
+        return 0;
+    }
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    int failed = dup2(fds[0], loop->signal_fds[0]) < 0 || dup2(fds[1], loop->signal_fds[1]) < 0
+                 || set_nonblocking(loop->signal_fds[0]) < 0
+                 || set_nonblocking(loop->signal_fds[1]) < 0;
+    if (failed) {
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    close(fds[0]);
+    close(fds[1]);
+    return failed ? -1 : 0;
+}
+
 static PyObject *
 set_wakeup_fd(LoopObject *loop, PyObject *fd)
 {
@@ -118,6 +144,12 @@ signals_enter(LoopObject *loop, PyObject **old_fd)
             return -1;
         }
         PyErr_Clear(); /* not the main thread: signals are not ours to see */
+        return 0;
+    }
+    if (!loop->signals_held) {
+        long old = PyLong_AsLong(*old_fd);
+        loop->outer_wakeup = old == loop->signal_fds[1] ? -1 : (int)old;
+        loop->signals_held = true;
     }
     return 0;
 }
@@ -128,16 +160,25 @@ signals_leave(LoopObject *loop, PyObject *old_fd)
     if (old_fd == NULL) {
         return;
     }
-    if (PyDict_GET_SIZE(loop->signal_handlers) > 0 && PyLong_AsLong(old_fd) == -1) {
-        Py_DECREF(old_fd); /* between two runs its signals wait in the socketpair */
-        return;
+    Py_DECREF(old_fd);
+    if (loop->run_depth > 0) {
+        return; /* a nested run: the outer one goes on */
     }
-    PyObject *mine = set_wakeup_fd(loop, old_fd);
-    if (mine == NULL) {
+    loop->signals_held = false;
+    PyObject *outer = PyLong_FromLong(loop->outer_wakeup);
+    PyObject *found = outer == NULL ? NULL : set_wakeup_fd(loop, outer);
+    Py_XDECREF(outer);
+    /* What somebody else has set during the run stays; and between two runs our signals wait in
+     * the socketpair. */
+    if (found != NULL
+        && (PyLong_AsLong(found) != loop->signal_fds[1]
+            || (loop->outer_wakeup == -1 && PyDict_GET_SIZE(loop->signal_handlers) > 0))) {
+        Py_XSETREF(found, set_wakeup_fd(loop, found));
+    }
+    if (found == NULL) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
-    Py_XDECREF(mine);
-    Py_DECREF(old_fd);
+    Py_XDECREF(found);
 }
 
 void
@@ -181,4 +222,29 @@ PyObject *
 signals_py_get_handles(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     return Py_NewRef(LOOP(self)->signal_handlers);
+}
+
+/* _let_go_signal_handle(handle): whoever still holds it may outlive the loop. */
+PyObject *
+signals_py_let_go(PyObject *self, PyObject *handle)
+{
+    if (Py_TYPE(handle) == LOOP(self)->state->HandleType) {
+        HANDLE(handle)->loop = NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* _set_outer_wakeup(fd): another loop takes or gives up the descriptor while we hold it. */
+PyObject *
+signals_py_set_outer(PyObject *self, PyObject *fd)
+{
+    LoopObject *loop = LOOP(self);
+    long number = PyLong_AsLong(fd);
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (loop->signals_held) {
+        loop->outer_wakeup = (int)number;
+    }
+    return PyBool_FromLong(loop->signals_held);
 }

@@ -73,6 +73,7 @@ static PyObject *
 task_with_keywords(LoopObject *loop, PyObject *task_class, PyObject *coro,
                    PyObject *const *values, PyObject *names)
 {
+    CoreState *state = loop->state;
     Py_ssize_t count = PyTuple_GET_SIZE(names);
     PyObject *stack[MAX_TASK_KEYWORDS + 3];
     if (count > MAX_TASK_KEYWORDS) {
@@ -85,9 +86,16 @@ task_with_keywords(LoopObject *loop, PyObject *task_class, PyObject *coro,
     }
     stack[1] = coro;
     stack[2] = (PyObject *)loop;
-    PyTuple_SET_ITEM(all_names, 0, Py_NewRef(loop->state->str_loop));
+    PyTuple_SET_ITEM(all_names, 0, Py_NewRef(state->str_loop));
     for (Py_ssize_t i = 0; i < count; i++) {
-        PyTuple_SET_ITEM(all_names, i + 1, Py_NewRef(PyTuple_GET_ITEM(names, i)));
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        if (unlikely(state_same_name(state, name, state->str_loop))) {
+            PyErr_SetString(PyExc_TypeError,
+                            "create_task() got an unexpected keyword argument 'loop'");
+            Py_DECREF(all_names);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(all_names, i + 1, Py_NewRef(name));
         stack[i + 3] = values[i];
     }
     PyObject *task =

@@ -21,7 +21,8 @@
 
 /* While callbacks are ready, this many turns and this long may pass without asking the
  * kernel: a chain of sleep(0) pays for one poll in 16 turns, and sockets, timers and signals
- * wait 50 us at most beyond what four turns take. */
+ * wait 50 us at most beyond what four turns take. The turn after one that has sent something
+ * polls (turn_poll_next): who reads it may be on this loop, and be waited for in turns. */
 #define MAX_TURNS_WITHOUT_POLL 16
 #define MAX_NS_WITHOUT_POLL 50000
 
@@ -190,6 +191,7 @@ turn_poll(LoopObject *loop, bool wait)
     PyThreadState *outer_released = loop->released;
     loop->released = NULL;
     wait = wait && likely(loop->ready.count == 0 && loop->postponed == NULL);
+    loop->turns_without_poll = 0; /* what is sent within this poll asks for the next */
     loop->uv_depth++;
     if (!wait || !turn_look_out(loop)) {
         if (wait) {
@@ -205,7 +207,6 @@ turn_poll(LoopObject *loop, bool wait)
     loop_enter_python(loop);
     loop->released = outer_released;
     atomic_store_explicit(&loop->asleep, false, memory_order_relaxed);
-    loop->turns_without_poll = 0;
     loop->last_poll = uv_hrtime();
     int arrived = turn_admit_arrived(loop);
     if (unlikely(loop->parked != NULL) && loop->uv_depth == 0) {
@@ -290,10 +291,11 @@ turn_pass(LoopObject *loop)
     if (turn_run_ready(loop, before) < 0) {
         return -1;
     }
+    bool poll = turn_should_poll(loop);
     if (loop->unflushed != NULL) {
         streams_flush(loop);
     }
-    if (turn_should_poll(loop)) {
+    if (poll) {
         int arrived = turn_poll(loop, false);
         if (arrived < 0) {
             return -1;
@@ -317,7 +319,11 @@ turn_run(LoopObject *loop)
     bool idle = loop->ready.count == 0 && !loop->stopping;
     int status = idle ? turn_wait(loop) : turn_pass(loop);
     if (loop->unflushed != NULL) {
+        PyObject *leaving = status < 0 ? PyErr_GetRaisedException() : NULL;
         streams_flush(loop);
+        if (leaving != NULL) {
+            PyErr_SetRaisedException(leaving);
+        }
     }
     return status;
 }

@@ -109,7 +109,7 @@ void
 sendfile_leave_position(PyObject *const *args, Py_ssize_t sent)
 {
     PyObject *raised = PyErr_GetRaisedException();
-    if (sent > 0 || raised == NULL) {
+    if (sent > 0 || PY_VERSION_HEX >= 0x030E0000) { /* as asyncio: since 3.14 whatever was sent */
         long file = PyLong_AsLong(args[0]);
         long long offset = PyLong_AsLongLong(args[1]);
         lseek((int)file, (off_t)(offset + sent), SEEK_SET);

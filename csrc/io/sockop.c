@@ -90,15 +90,30 @@ sockop_is_stream(SockOpObject *op)
     return is_stream;
 }
 
+static PyObject *try_method(SockOpObject *op, const char *method, int arguments);
+
+/* Whoever subclasses or wraps a socket has its methods called, as with asyncio. */
+static inline bool
+sockop_is_plain(SockOpObject *op)
+{
+    return likely((PyObject *)Py_TYPE(op->sock) == op->waiter.loop->state->socket_type);
+}
+
 static PyObject *
 try_recv(SockOpObject *op)
 {
+    if (!sockop_is_plain(op)) {
+        return try_method(op, "recv", 1);
+    }
     Py_ssize_t size = PyNumber_AsSsize_t(op->args[0], PyExc_OverflowError);
     if (size < 0) {
         if (!PyErr_Occurred()) {
             PyErr_SetString(PyExc_ValueError, "negative buffersize in recv");
         }
         return NULL;
+    }
+    if (size == 0) { /* as socket.recv(): nothing is asked of the kernel */
+        return PyBytes_FromStringAndSize(NULL, 0);
     }
     size_t room = 0;
     blocks_prepare(op->waiter.loop);
@@ -110,7 +125,7 @@ try_recv(SockOpObject *op)
         buffer = size <= READ_BUFFER_SIZE ? loop_read_buffer(op->waiter.loop) : NULL;
     }
     if (likely(buffer != NULL)) {
-        ssize_t count = recv(op->fd, buffer, (size_t)size, 0);
+        ssize_t count = recv(op->fd, buffer, (size_t)size, MSG_DONTWAIT);
         op->drained = count > 0 && count < size;
         return count < 0 ? blocked_or_error() : blocks_take(op->waiter.loop, buffer, count);
     }
@@ -118,7 +133,7 @@ try_recv(SockOpObject *op)
     if (bytes == NULL) {
         return NULL;
     }
-    ssize_t count = recv(op->fd, PyBytes_AS_STRING(bytes), (size_t)size, 0);
+    ssize_t count = recv(op->fd, PyBytes_AS_STRING(bytes), (size_t)size, MSG_DONTWAIT);
     if (count < 0) {
         Py_DECREF(bytes);
         return blocked_or_error();
@@ -132,13 +147,16 @@ static PyObject *
 try_recv_into(SockOpObject *op)
 {
     Py_buffer view;
+    if (!sockop_is_plain(op)) {
+        return try_method(op, "recv_into", 1);
+    }
     if (PyObject_GetBuffer(op->args[0], &view, PyBUF_WRITABLE) < 0) {
         PyErr_Format(PyExc_TypeError,
                      "recv_into() argument 1 must be read-write bytes-like object, not %.200s",
                      Py_TYPE(op->args[0])->tp_name);
         return NULL;
     }
-    ssize_t count = recv(op->fd, view.buf, (size_t)view.len, 0);
+    ssize_t count = view.len == 0 ? 0 : recv(op->fd, view.buf, (size_t)view.len, MSG_DONTWAIT);
     int error = errno;
     op->drained = count > 0 && count < view.len;
     PyBuffer_Release(&view);
@@ -150,6 +168,29 @@ try_recv_into(SockOpObject *op)
 #define MSG_NOSIGNAL 0
 #endif
 
+/* One send() of what is left; the number of bytes, or -1 as try_method()'s NULL. */
+static Py_ssize_t
+send_by_method(SockOpObject *op)
+{
+    PyObject *whole = PyMemoryView_FromObject(op->args[0]);
+    PyObject *bytes = whole == NULL ? NULL : PyObject_CallMethod(whole, "cast", "s", "B");
+    PyObject *left =
+        bytes == NULL ? NULL : PySequence_GetSlice(bytes, op->position, op->view.len);
+    Py_XDECREF(whole);
+    Py_XDECREF(bytes);
+    if (left == NULL) {
+        return -1;
+    }
+    PyObject *data = op->args[0];
+    op->args[0] = left;
+    PyObject *sent = try_method(op, "send", 1);
+    op->args[0] = data;
+    Py_DECREF(left);
+    Py_ssize_t count = sent == NULL ? -1 : PyNumber_AsSsize_t(sent, PyExc_OverflowError);
+    Py_XDECREF(sent);
+    return count;
+}
+
 static PyObject *
 try_sendall(SockOpObject *op)
 {
@@ -157,11 +198,20 @@ try_sendall(SockOpObject *op)
         return NULL;
     }
     do {
+        if (!sockop_is_plain(op)) {
+            Py_ssize_t count = send_by_method(op);
+            if (count < 0) {
+                return NULL;
+            }
+            op->position += count;
+            continue;
+        }
         ssize_t sent = send(op->fd, (char *)op->view.buf + op->position,
-                            (size_t)(op->view.len - op->position), MSG_NOSIGNAL);
+                            (size_t)(op->view.len - op->position), MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0) {
             return blocked_or_error();
         }
+        turn_poll_next(op->waiter.loop);
         op->position += sent;
     } while (op->position < op->view.len);
     Py_RETURN_NONE;
@@ -208,6 +258,14 @@ try_accept(SockOpObject *op)
 {
     PyObject *pair = try_method(op, "accept", 0);
     if (pair == NULL) {
+        return NULL;
+    }
+    Py_SETREF(pair, PySequence_Tuple(pair));
+    if (pair == NULL || PyTuple_GET_SIZE(pair) != 2) {
+        if (pair != NULL) {
+            PyErr_SetString(PyExc_ValueError, "accept() returned no pair");
+            Py_DECREF(pair);
+        }
         return NULL;
     }
     PyObject *result = PyObject_CallMethodOneArg(
@@ -405,7 +463,7 @@ static PyObject *
 sockop_wait(SockOpObject *op)
 {
     LoopObject *loop = op->waiter.loop;
-    if (watchers_check_free(loop, op->fd) < 0) {
+    if (loop_check_closed(loop) < 0 || watchers_check_free(loop, op->fd) < 0) {
         return NULL;
     }
     op->handle = handle_new_kept(loop, (PyObject *)op, NULL, 0);
@@ -515,6 +573,16 @@ sockop_send(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result)
     }
     *result = outcome;
     return PYGEN_RETURN;
+}
+
+static PyObject *
+sockop_await(PyObject *self)
+{
+    if (unlikely(SOCKOP(self)->stage == SOCKOP_WAITING)) {
+        PyErr_SetString(PyExc_RuntimeError, "coroutine is being awaited already");
+        return NULL;
+    }
+    return Py_NewRef(self);
 }
 
 static PyObject *
@@ -739,7 +807,7 @@ static PyType_Slot sockop_slots[] = {
     {Py_tp_repr, sockop_repr},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, sockop_iternext},
-    {Py_am_await, PyObject_SelfIter},
+    {Py_am_await, sockop_await},
     {Py_am_send, sockop_send},
     {Py_tp_methods, sockop_methods},
     {Py_tp_getset, sockop_getset},

@@ -25,6 +25,7 @@ typedef struct Watcher {
     bool started;             /* libuv has not told the kernel yet */
     bool drained;             /* in this turn: see watchers_set_drained() */
     PyObject *owner;          /* the socket that it is still polled for, or NULL */
+    PyObject *file; /* given to add_reader(): kept, and known when it is closed; or NULL */
     struct Watcher *next_unsettled;
 } Watcher;
 
@@ -276,9 +277,11 @@ watcher_close(LoopObject *loop, WatcherSlot *slot)
         }
     }
     PyObject *owner = watcher->owner;
-    watcher->owner = NULL;
+    PyObject *file = watcher->file;
+    watcher->owner = watcher->file = NULL;
     uv_close((uv_handle_t *)&watcher->poll, watcher_freed);
     Py_XDECREF(owner);
+    Py_XDECREF(file);
 }
 
 /* ---- what others use ------------------------------------------------------------------ */
@@ -365,6 +368,7 @@ watchers_set(LoopObject *loop, int fd, int direction, HandleObject *handle, PyOb
     }
     if (old != NULL) {
         handle_cancel(old);
+        old->loop = NULL;
         Py_DECREF(old);
     }
     Py_XDECREF(former);
@@ -388,9 +392,15 @@ watchers_unset(LoopObject *loop, int fd, int direction, PyObject *owner)
         Py_XSETREF(watcher->owner, Py_NewRef(owner));
         watcher_unsettle(watcher);
     }
+    PyObject *file = NULL;
+    if (watcher->handles[!direction] == NULL) {
+        file = watcher->file;
+        watcher->file = NULL;
+    }
     int status = handle_cancel(handle);
     handle->loop = NULL;
     Py_DECREF(handle);
+    Py_XDECREF(file); /* last: it may be closed by that */
     return status < 0 ? -1 : 1;
 }
 
@@ -446,12 +456,24 @@ watchers_traverse(LoopObject *loop, visitproc visit, void *arg)
             Py_VISIT(table->slots[fd].watcher->handles[WATCH_READ]);
             Py_VISIT(table->slots[fd].watcher->handles[WATCH_WRITE]);
             Py_VISIT(table->slots[fd].watcher->owner);
+            Py_VISIT(table->slots[fd].watcher->file);
         }
     }
     return 0;
 }
 
 /* ---- Python methods ------------------------------------------------------------------- */
+
+/* As asyncio's selectors: a socket that is watched and held by nobody else stays open. */
+static void
+watchers_keep_file(LoopObject *loop, int fd, HandleObject *handle, int direction, PyObject *file)
+{
+    WatcherSlot *slot = table_slot(loop, fd);
+    Watcher *watcher = slot != NULL ? slot->watcher : NULL;
+    if (watcher != NULL && watcher->handles[direction] == handle) { /* no destructor undid it */
+        Py_XSETREF(watcher->file, Py_NewRef(file));
+    }
+}
 
 static PyObject *
 watchers_add(PyObject *self, PyObject *const *args, Py_ssize_t nargs, int direction,
@@ -475,7 +497,25 @@ watchers_add(PyObject *self, PyObject *const *args, Py_ssize_t nargs, int direct
         handle_finish(handle);
         Py_CLEAR(handle);
     }
+    else if (!PyLong_Check(args[0])) {
+        watchers_keep_file(loop, fd, handle, direction, args[0]);
+    }
     return (PyObject *)handle;
+}
+
+/* A file that was closed before its watch ended has no number any more: as asyncio's selectors.
+ */
+static COLD int
+watchers_find_closed(LoopObject *loop, PyObject *file)
+{
+    WatcherTable *table = loop->watchers;
+    for (size_t fd = 0; table != NULL && fd < table->size; fd++) {
+        if (table->slots[fd].watcher != NULL && table->slots[fd].watcher->file == file) {
+            PyErr_Clear();
+            return (int)fd;
+        }
+    }
+    return -1;
 }
 
 static PyObject *
@@ -483,6 +523,9 @@ watchers_remove(PyObject *self, PyObject *file, int direction)
 {
     LoopObject *loop = LOOP(self);
     int fd = fd_from_object(file);
+    if (fd < 0 && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        fd = watchers_find_closed(loop, file);
+    }
     if (fd < 0 || watchers_check_free(loop, fd) < 0) {
         return NULL;
     }

@@ -162,7 +162,9 @@ operation_stop_waiting(OperationObject *op)
 {
     if (op->stage == OPERATION_WAITING) {
         op->stage = OPERATION_NEW;
-        Py_SETREF(op->feed->waiter, Py_NewRef(Py_None));
+        if (op->feed->waiter == (PyObject *)op) { /* not another's who has begun meanwhile */
+            Py_SETREF(op->feed->waiter, Py_NewRef(Py_None));
+        }
     }
 }
 
@@ -241,14 +243,25 @@ operation_wait(OperationObject *op)
 }
 
 static PySendResult
-operation_step(OperationObject *op, PyObject **result)
+operation_step(OperationObject *op, PyObject **result, bool waited)
 {
     FeedObject *feed = op->feed;
     int attempt = ATTEMPT_ASK_ASYNCIO;
-    if (likely(feed->exception == Py_None || op->kind == &operation_drain_helper)) {
-        attempt = op->kind->attempt(op, result);
+    /* Who has waited gets what came before the exception, as with asyncio. */
+    if (likely(waited || feed->exception == Py_None || op->kind == &operation_drain_helper)) {
+        attempt = op->kind->which == ORIGINAL_READER && unlikely(feed->plain)
+                      ? ATTEMPT_ASK_ASYNCIO /* it has become asyncio's while we waited */
+                      : op->kind->attempt(op, result);
     }
-    if (attempt == ATTEMPT_WAIT && feed->waiter != Py_None) {
+    if (attempt == ATTEMPT_WAIT && !waited) {
+        /* What a coroutine was woken for, and has not read yet, is here already. */
+        StreamObject *stream = operation_stream(op);
+        if (unlikely(stream != NULL && stream->flags & STREAM_READABLE)) {
+            stream_read_now(stream);
+            attempt = op->kind->attempt(op, result);
+        }
+    }
+    if (attempt == ATTEMPT_WAIT && (feed->waiter != Py_None || feed->exception != Py_None)) {
         attempt = ATTEMPT_ASK_ASYNCIO; /* another coroutine waits: its RuntimeError */
     }
     if (likely(attempt == ATTEMPT_DONE)) {
@@ -279,7 +292,8 @@ operation_send(PyObject *self, PyObject *value, PyObject **result)
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
         return PYGEN_ERROR;
     }
-    if (op->stage == OPERATION_WAITING) {
+    bool waited = op->stage == OPERATION_WAITING;
+    if (waited) {
         operation_stop_waiting(op);
         if (waiter_end(&op->waiter) < 0) {
             operation_finish(op);
@@ -290,7 +304,18 @@ operation_send(PyObject *self, PyObject *value, PyObject **result)
             stream_read_now(stream);
         }
     }
-    return operation_step(op, result);
+    return operation_step(op, result, waited);
+}
+
+static PyObject *
+operation_await(PyObject *self)
+{
+    int stage = OPERATION(self)->stage;
+    if (unlikely(stage == OPERATION_WAITING || stage == OPERATION_HANDED_OVER)) {
+        PyErr_SetString(PyExc_RuntimeError, "coroutine is being awaited already");
+        return NULL;
+    }
+    return Py_NewRef(self);
 }
 
 static PyObject *
@@ -512,7 +537,7 @@ static PyType_Slot operation_slots[] = {
     {Py_tp_repr, operation_repr},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, operation_iternext},
-    {Py_am_await, PyObject_SelfIter},
+    {Py_am_await, operation_await},
     {Py_am_send, operation_send},
     {Py_tp_methods, operation_methods},
     {Py_tp_getset, operation_getset},

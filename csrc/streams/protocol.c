@@ -296,7 +296,7 @@ writer_py_write(PyObject *self, PyObject *data)
 {
     CoreState *state = state_of_type(Py_TYPE(self));
     FeedObject *feed = feed_find(state, self);
-    if (unlikely(feed == NULL || !Py_IS_TYPE(feed->transport, state->StreamType)
+    if (unlikely(feed == NULL || feed->plain || !Py_IS_TYPE(feed->transport, state->StreamType)
                  || !original_classes(state))) {
         return original_call(state->asyncio_stream_writer, "write", self, &data, 1);
     }

@@ -172,6 +172,18 @@ reader_set_object(PyObject *self, PyObject *value, void *offset)
     return 0;
 }
 
+/* Another connection's transport is to be paused and resumed, not written to. */
+static int
+reader_set_transport(PyObject *self, PyObject *value, void *offset)
+{
+    FeedObject *feed = feed_of(self);
+    if (feed != NULL && value != NULL && feed->transport != Py_None && value != feed->transport
+        && Py_IS_TYPE(value, feed->state->StreamType)) {
+        feed->plain = true;
+    }
+    return feed == NULL ? -1 : reader_set_object(self, value, offset);
+}
+
 /* The end comes after all data. */
 static int
 reader_set_eof(PyObject *self, PyObject *value, void *offset)
@@ -359,7 +371,7 @@ static PyGetSetDef reader_getset[] = {
     {"_paused", feed_get_flag, feed_set_flag, NULL, FEED_OFFSET(paused)},
     {"_waiter", reader_get_object, reader_set_object, NULL, FEED_OFFSET(waiter)},
     {"_exception", reader_get_object, reader_set_object, NULL, FEED_OFFSET(exception)},
-    {"_transport", reader_get_object, reader_set_object, NULL, FEED_OFFSET(transport)},
+    {"_transport", reader_get_object, reader_set_transport, NULL, FEED_OFFSET(transport)},
     {"_limit", reader_get_object, reader_set_limit, NULL, FEED_OFFSET(limit)},
     {NULL},
 };

@@ -4,8 +4,8 @@
 
 #include "tls/connection.h"
 
-/* asyncio would have it from the transport below, whose protocol callback failed. */
-#define FEED_FAILED "Fatal error: protocol.buffer_updated() call failed."
+
+const char tls_feed_failed[] = "Fatal error: protocol.buffer_updated() call failed.";
 
 
 /* ---- helpers -------------------------------------------------------------------------- */
@@ -181,7 +181,8 @@ tls_fatal(TLSObject *tls, const char *message)
             Py_XDECREF(text);
         }
     }
-    else if (!PyErr_GivenExceptionMatches(exc, loop->state->asyncio_cancelled_error)) {
+    else if (message == tls_feed_failed
+             || !PyErr_GivenExceptionMatches(exc, loop->state->asyncio_cancelled_error)) {
         if (loop_report(loop, Py_NewRef(exc), message, "transport", lower, "protocol",
                         (PyObject *)tls->protocol)
             < 0) {
@@ -270,7 +271,7 @@ handshake_done(TLSObject *tls)
         PyObject *result = PyObject_CallMethodOneArg(tls->app_protocol,
                                                      state->str_connection_made, (PyObject *)tls);
         if (result == NULL) {
-            tls_fatal(tls, FEED_FAILED);
+            tls_fatal(tls, tls_feed_failed);
             return;
         }
         Py_DECREF(result);
@@ -287,7 +288,7 @@ handshake_done(TLSObject *tls)
         tls_read(tls);
     }
     else if (tls_read_later(tls) < 0) {
-        tls_fatal(tls, FEED_FAILED);
+        tls_fatal(tls, tls_feed_failed);
     }
 }
 
@@ -311,7 +312,7 @@ do_handshake(TLSObject *tls)
             handshake_failed(tls);
         }
         else {
-            tls_fatal(tls, FEED_FAILED);
+            tls_fatal(tls, tls_feed_failed);
         }
     }
 }
@@ -352,7 +353,7 @@ tls_connection_made(TLSObject *tls, PyObject *lower)
     Py_XSETREF(tls->lower, Py_NewRef(lower));
     tls->stream = Py_IS_TYPE(lower, tls->loop->state->StreamType) ? STREAM(lower) : NULL;
     if (set_context(tls) < 0) {
-        tls_fatal(tls, FEED_FAILED);
+        tls_fatal(tls, tls_feed_failed);
         return;
     }
     if (tls->loop->debug) {
@@ -365,7 +366,7 @@ tls_connection_made(TLSObject *tls, PyObject *lower)
     tls->handshake_timer =
         tls_start_timer(tls, PyFloat_AsDouble(tls->handshake_timeout), handshake_timed_out);
     if (tls->handshake_timer == NULL) {
-        tls_fatal(tls, FEED_FAILED);
+        tls_fatal(tls, tls_feed_failed);
         return;
     }
     do_handshake(tls);
@@ -451,7 +452,7 @@ do_shutdown(TLSObject *tls)
     if (status == TLS_FAILED) {
         bool expected = PyErr_ExceptionMatches(state->ssl_error);
         tls_stop_timer(tls, &tls->shutdown_timer);
-        tls_fatal(tls, expected ? "Fatal error on transport" : FEED_FAILED);
+        tls_fatal(tls, expected ? "Fatal error on transport" : tls_feed_failed);
         return;
     }
     tls_send_out(tls);
@@ -460,7 +461,7 @@ do_shutdown(TLSObject *tls)
      * could delay that for ever. */
     if (start_shutdown_timer(tls) < 0
         || loop_call_native(tls->loop, tls_close_lower, (PyObject *)tls, NULL, NULL) < 0) {
-        tls_fatal(tls, FEED_FAILED);
+        tls_fatal(tls, tls_feed_failed);
     }
 }
 
@@ -493,7 +494,7 @@ tls_start_shutdown(TLSObject *tls)
     Py_INCREF(tls);
     tls->state = TLS_FLUSHING;
     if (start_shutdown_timer(tls) < 0) {
-        tls_fatal(tls, FEED_FAILED);
+        tls_fatal(tls, tls_feed_failed);
     }
     else {
         do_flush(tls);
@@ -552,13 +553,13 @@ tls_received(TLSObject *tls, const char *data, size_t size)
         return;
     }
     if (unlikely(engine->kind->feed(engine, data, size) < 0)) {
-        tls_fatal(tls, FEED_FAILED);
+        tls_fatal(tls, tls_feed_failed);
         return;
     }
     tls_advance(tls);
     if (unlikely(engine_keep(engine) < 0)) {
         engine->in_size = 0;
-        tls_fatal(tls, FEED_FAILED);
+        tls_fatal(tls, tls_feed_failed);
     }
 }
 

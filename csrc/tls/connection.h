@@ -115,6 +115,8 @@ void tls_advance(TLSObject *tls);
 void tls_abort(TLSObject *tls, PyObject *exc);
 /* asyncio's _fatal_error with the exception that is raised. */
 void tls_fatal(TLSObject *tls, const char *message);
+/* For what asyncio lets pass up to the transport below, whose protocol callback fails then. */
+extern const char tls_feed_failed[];
 int tls_set_app_protocol(TLSObject *tls, PyObject *protocol);
 void tls_call_eof_received(TLSObject *tls);
 /* Calls a method without arguments of the transport below; failures are reported. */

@@ -27,11 +27,19 @@ read_ended(TLSObject *tls)
     tls_start_shutdown(tls);
 }
 
+/* A callback of the user's protocol has raised. */
+static COLD void
+app_failed(TLSObject *tls)
+{
+    bool usual = PyErr_ExceptionMatches(PyExc_Exception);
+    tls_fatal(tls, usual ? READ_FAILED : tls_feed_failed);
+}
+
 /* Calls a method of the user's protocol; takes `arg` over. -1: the connection has failed. */
 static inline int
-call_app(TLSObject *tls, PyObject *name, PyObject *arg)
+call_app(TLSObject *tls, PyObject *protocol, PyObject *name, PyObject *arg)
 {
-    PyObject *protocol = Py_XNewRef(tls->app_protocol);
+    Py_XINCREF(protocol);
     PyObject *result = NULL;
     if (likely(arg != NULL && protocol != NULL)) {
         PyObject *args[] = {protocol, arg};
@@ -41,7 +49,7 @@ call_app(TLSObject *tls, PyObject *name, PyObject *arg)
     Py_XDECREF(protocol);
     if (unlikely(result == NULL)) {
         if (PyErr_Occurred()) {
-            tls_fatal(tls, READ_FAILED);
+            app_failed(tls);
         }
         return -1;
     }
@@ -79,22 +87,26 @@ decrypt(TLSObject *tls, size_t bound, Py_ssize_t *last)
     return bytes;
 }
 
-static void
+/* True: the protocol in force is of the other kind now, and there is more to read. */
+static bool
 read_bytes(TLSObject *tls)
 {
     TLSEngine *engine = &tls->engine;
     PyObject *name = tls->loop->state->str_data_received;
     size_t bound;
     while (tls_may_read(tls) && (bound = engine->kind->bound(engine)) > 0) {
+        if (unlikely(tls->flags & TLS_BUFFERED)) {
+            return true;
+        }
         Py_ssize_t last = TLS_AGAIN;
         PyObject *bytes = decrypt(tls, bound, &last);
         PyObject *raised =
             bytes == NULL || last == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
         /* What came before the error is good. */
         if (bytes != NULL && PyBytes_GET_SIZE(bytes) > 0) {
-            if (call_app(tls, name, bytes) < 0) {
+            if (call_app(tls, tls->app_protocol, name, bytes) < 0) {
                 Py_XDECREF(raised);
-                return;
+                return false;
             }
         }
         else {
@@ -103,16 +115,17 @@ read_bytes(TLSObject *tls)
         if (unlikely(raised != NULL)) {
             PyErr_SetRaisedException(raised);
             tls_fatal(tls, READ_FAILED);
-            return;
+            return false;
         }
         if (unlikely(last == TLS_END)) {
             read_ended(tls);
-            return;
+            return false;
         }
         if (last == TLS_AGAIN) {
-            return;
+            return false;
         }
     }
+    return false;
 }
 
 /* ---- get_buffer, buffer_updated ------------------------------------------------------- */
@@ -142,22 +155,29 @@ protocol_buffer(TLSObject *tls, Py_buffer *view)
     return status;
 }
 
-static void
+/* True: as of read_bytes(). */
+static bool
 read_into_buffer(TLSObject *tls)
 {
     TLSEngine *engine = &tls->engine;
     Py_ssize_t last = 1;
     while (last > 0 && tls_may_read(tls) && engine->kind->bound(engine) > 0) {
+        if (unlikely(!(tls->flags & TLS_BUFFERED))) {
+            return true;
+        }
         Py_buffer view;
+        PyObject *owner = Py_XNewRef(tls->app_protocol); /* get_buffer() may install another */
         if (protocol_buffer(tls, &view) < 0) {
+            Py_XDECREF(owner);
             if (PyErr_Occurred()) {
-                tls_fatal(tls, READ_FAILED);
+                app_failed(tls);
             }
-            return;
+            return false;
         }
         if (tls->state != TLS_WRAPPED && tls->state != TLS_FLUSHING) {
+            Py_XDECREF(owner);
             PyBuffer_Release(&view); /* closed by its own get_buffer() */
-            return;
+            return false;
         }
         size_t used = 0, size = (size_t)view.len;
         do {
@@ -169,20 +189,26 @@ read_into_buffer(TLSObject *tls)
         } while (used < size && engine->kind->bound(engine) > 0);
         PyObject *raised = last == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
         PyBuffer_Release(&view);
-        if (used > 0
-            && call_app(tls, tls->loop->state->str_buffer_updated, PyLong_FromSize_t(used)) < 0) {
+        int status = 0;
+        if (used > 0) {
+            status = call_app(tls, owner, tls->loop->state->str_buffer_updated,
+                              PyLong_FromSize_t(used));
+        }
+        Py_XDECREF(owner);
+        if (status < 0) {
             Py_XDECREF(raised);
-            return;
+            return false;
         }
         if (raised != NULL) {
             PyErr_SetRaisedException(raised);
             tls_fatal(tls, READ_FAILED);
-            return;
+            return false;
         }
         if (last == TLS_END) {
             read_ended(tls);
         }
     }
+    return false;
 }
 
 /* ---- the whole ------------------------------------------------------------------------ */
@@ -231,11 +257,8 @@ tls_read(TLSObject *tls)
         return;
     }
     if (tls_may_read(tls)) {
-        if (tls->flags & TLS_BUFFERED) {
-            read_into_buffer(tls);
-        }
-        else {
-            read_bytes(tls);
+        while (tls->flags & TLS_BUFFERED ? read_into_buffer(tls) : read_bytes(tls)) {
+            /* a callback has changed to the other kind of protocol */
         }
         /* A key update asks for an answer; a renegotiation may have held data back. */
         if (tls->backlog > 0) {

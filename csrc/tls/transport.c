@@ -306,6 +306,8 @@ tls_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(tls->lower);
     Py_VISIT(tls->context);
     Py_VISIT(tls->waiter);
+    Py_VISIT(tls->handshake_timer); /* they hold the transport; a closed loop leaves them be */
+    Py_VISIT(tls->shutdown_timer);
     return engine_traverse(&tls->engine, visit, arg);
 }
 

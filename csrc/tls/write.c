@@ -281,7 +281,7 @@ tls_flush_all(TLSObject *tls)
 void
 tls_want_flush(TLSObject *tls)
 {
-    if (unlikely(tls->stream == NULL)) {
+    if (unlikely(tls->stream == NULL || tls->stream->sink == NULL)) {
         tls_flush(tls);
     }
     else if (!(tls->stream->flags & STREAM_LOST)) {

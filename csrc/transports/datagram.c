@@ -438,6 +438,7 @@ datagram_send(DatagramObject *datagram, PyObject *data, PyObject *address)
     int error = errno;
     PyBuffer_Release(&view);
     if (likely(sent >= 0)) {
+        turn_poll_next(datagram->base.loop);
         return 1;
     }
     errno = error;

@@ -36,3 +36,28 @@ flow_parse_limits(PyObject *args, PyObject *kwargs, Py_ssize_t high_default, siz
     *low_out = (size_t)low;
     return 0;
 }
+
+PyObject *
+flow_lines(PyObject *lines)
+{
+    PyObject *items = PySequence_Fast(lines, "writelines() takes an iterable of bytes");
+    Py_ssize_t i = 0, count = items == NULL ? 0 : PySequence_Fast_GET_SIZE(items);
+    while (i < count) {
+        PyObject *item = PySequence_Fast_GET_ITEM(items, i);
+        if (!PyBytes_Check(item) && !PyByteArray_Check(item) && !PyMemoryView_Check(item)) {
+            break;
+        }
+        i++;
+    }
+    if (i == count) {
+        return items;
+    }
+    /* asyncio's join takes every buffer, and all or nothing. */
+    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
+    PyObject *joined = empty == NULL ? NULL : PyObject_CallMethod(empty, "join", "(O)", items);
+    Py_XDECREF(empty);
+    Py_DECREF(items);
+    PyObject *one = joined == NULL ? NULL : PyTuple_Pack(1, joined);
+    Py_XDECREF(joined);
+    return one;
+}

@@ -12,4 +12,7 @@
 int flow_parse_limits(PyObject *args, PyObject *kwargs, Py_ssize_t high_default, size_t *high,
                       size_t *low);
 
+/* What writelines() writes, as a list or tuple of bytes-like objects; a new reference. */
+PyObject *flow_lines(PyObject *lines);
+
 #endif

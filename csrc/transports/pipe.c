@@ -5,6 +5,7 @@
  */
 
 #include "transports/polled.h"
+#include "transports/flow.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -295,6 +296,9 @@ write_pipe_try(PolledObject *transport, Py_buffer *view)
     if (count < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
     }
+    else {
+        turn_poll_next(transport->loop);
+    }
     return count;
 }
 
@@ -358,7 +362,7 @@ write_pipe_py_write(PyObject *self, PyObject *data)
 static PyObject *
 write_pipe_py_writelines(PyObject *self, PyObject *lines)
 {
-    PyObject *items = PySequence_Fast(lines, "writelines() takes an iterable of bytes");
+    PyObject *items = flow_lines(lines);
     int status = items == NULL ? -1 : 0;
     for (Py_ssize_t i = 0; status == 0 && i < PySequence_Fast_GET_SIZE(items); i++) {
         status = write_pipe_write(POLLED(self), PySequence_Fast_GET_ITEM(items, i));

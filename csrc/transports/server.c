@@ -26,6 +26,7 @@ typedef struct Listener {
     PyObject *factory;            /* protocol_factory */
     PyObject *server;
     PyObject *context; /* each connection runs in a copy of it */
+    PyObject *memory;  /* the capsule that frees all this: not within a uv_run */
     struct Listener *next;
 } Listener;
 
@@ -311,6 +312,17 @@ listener_is_exact(int fd, const struct sockaddr_storage *name)
 }
 
 static void
+listener_free(PyObject *capsule)
+{
+    Listener *listener = PyCapsule_GetPointer(capsule, NULL);
+    Py_XDECREF(listener->sock);
+    Py_XDECREF(listener->factory);
+    Py_XDECREF(listener->server);
+    Py_XDECREF(listener->context);
+    PyMem_Free(listener);
+}
+
+static void
 listener_closed(uv_handle_t *handle)
 {
     Listener *listener = handle->data;
@@ -318,11 +330,7 @@ listener_closed(uv_handle_t *handle)
     if (--listener->open_handles > 0) {
         return;
     }
-    Py_XDECREF(listener->sock);
-    Py_XDECREF(listener->factory);
-    Py_XDECREF(listener->server);
-    Py_XDECREF(listener->context);
-    PyMem_Free(listener);
+    turn_release_later(listener->loop, listener->memory);
 }
 
 static void
@@ -369,12 +377,17 @@ server_py_start_listening(PyObject *self, PyObject *const *args, Py_ssize_t narg
     if (listener == NULL) {
         return PyErr_NoMemory();
     }
+    listener->memory = PyCapsule_New(listener, NULL, listener_free);
+    if (listener->memory == NULL) {
+        PyMem_Free(listener);
+        return NULL;
+    }
     /* A left-over watcher of the descriptor's former life would be in libuv's way. */
     watchers_claim(loop, fd, args[2]);
     watchers_claim(loop, fd, NULL);
     int err = uv_poll_init(&loop->uv, &listener->poll, fd);
     if (err < 0) {
-        PyMem_Free(listener);
+        Py_DECREF(listener->memory);
         return raise_uv_error(err);
     }
     uv_timer_init(&loop->uv, &listener->retry);
@@ -406,15 +419,14 @@ PyObject *
 server_py_stop_listening(PyObject *self, PyObject *sock)
 {
     LoopObject *loop = LOOP(self);
-    int fd = fd_from_object(sock);
-    if (fd < 0) {
-        return NULL;
-    }
     for (Listener *listener = loop->listeners; listener != NULL; listener = listener->next) {
-        if (listener->fd == fd) {
+        if (listener->sock == sock) { /* its descriptor may be closed already */
             listener_close(listener);
             break;
         }
+    }
+    if (fd_from_object(sock) < 0) {
+        return NULL;
     }
     Py_RETURN_NONE;
 }

@@ -75,6 +75,9 @@ stream_set_protocol(StreamObject *stream, PyObject *protocol)
         return -1;
     }
     stream_settle_reading(stream);
+    if (stream->sink != NULL && (stream->flags & STREAM_UNFLUSHED)) {
+        stream_flush(stream); /* what TLS was given so far: nobody asks it again */
+    }
     stream->flags = buffered ? stream->flags | STREAM_BUFFERED : stream->flags & ~STREAM_BUFFERED;
     stream->sink = tls_sink_of(stream->loop->state, protocol);
     stream_stop_feeding(stream);
@@ -83,6 +86,25 @@ stream_set_protocol(StreamObject *stream, PyObject *protocol)
 }
 
 /* ---- coming to life ------------------------------------------------------------------- */
+
+void
+stream_hold(StreamObject *stream)
+{
+    if (!(stream->flags & STREAM_HELD)) {
+        stream->flags |= STREAM_HELD;
+        Py_INCREF(stream);
+    }
+}
+
+void
+stream_let_go(StreamObject *stream)
+{
+    if ((stream->flags & (STREAM_OPEN | STREAM_HELD | STREAM_CLOSING))
+        == (STREAM_OPEN | STREAM_HELD)) {
+        stream->flags &= ~STREAM_HELD;
+        Py_DECREF(stream);
+    }
+}
 
 StreamObject *
 stream_new(LoopObject *loop, PyObject *protocol, PyObject *context)
@@ -117,7 +139,7 @@ stream_open_tcp(StreamObject *stream, int fd)
     }
     stream->flags |= STREAM_OPEN;
     stream->uv.handle.data = stream;
-    Py_INCREF(stream); /* for the open uv handle */
+    stream_hold(stream);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     if (stream->sockname.any.sa_family == AF_UNSPEC) { /* not told by the caller */
         getsockname(fd, &stream->sockname.any, &length);
@@ -162,7 +184,7 @@ stream_open_unix(StreamObject *stream, int fd)
     }
     stream->flags |= STREAM_OPEN;
     stream->uv.handle.data = stream;
-    Py_INCREF(stream);
+    stream_hold(stream);
     return uv_pipe_open(&stream->uv.pipe, fd);
 }
 
@@ -171,6 +193,7 @@ stream_closed(uv_handle_t *handle)
 {
     StreamObject *stream = handle->data;
     loop_enter_python(stream->loop);
+    stream->flags &= ~STREAM_HELD;
     turn_release_later(stream->loop, (PyObject *)stream);
 }
 
@@ -276,6 +299,7 @@ stream_close_handle(StreamObject *stream)
         return;
     }
     stream->flags &= ~STREAM_OPEN;
+    stream_hold(stream);
     stream_release_read_view(stream);
     watchers_claim(stream->loop, stream->fd, NULL);
     if (stream->sock != NULL) {
@@ -386,7 +410,7 @@ stream_fatal(StreamObject *stream, const char *message)
         }
     }
     else if (stream->loop->debug) {
-        PyObject *result = PyObject_CallMethod(stream->loop->state->logger, "debug", "ssOO",
+        PyObject *result = PyObject_CallMethod(stream->loop->state->logger, "debug", "sOsO",
                                                "%r: %s: %r", stream, message, exc);
         if (result == NULL) {
             PyErr_WriteUnraisable((PyObject *)stream);
@@ -437,7 +461,7 @@ stream_py_writelines(PyObject *self, PyObject *lines)
         return NULL;
     }
 #endif
-    PyObject *items = PySequence_Fast(lines, "writelines() takes an iterable of bytes");
+    PyObject *items = flow_lines(lines);
     if (items == NULL) {
         return NULL;
     }
@@ -572,6 +596,9 @@ stream_py_set_write_buffer_limits(PyObject *self, PyObject *args, PyObject *kwar
         < 0) {
         return NULL;
     }
+    if (stream->flags & STREAM_UNFLUSHED) {
+        stream_flush(stream); /* what the kernel takes is none of it */
+    }
     stream_maybe_pause_protocol(stream);
     Py_RETURN_NONE;
 }
@@ -674,6 +701,26 @@ stream_repr(PyObject *self)
         size > 0 ? "polling" : "idle", size);
 }
 
+/* As asyncio's socket files do: a close() by the caller leaves the descriptor to us, for libuv
+ * aborts the process when one that it polls is gone. */
+static int
+stream_hold_socket(PyObject *sock)
+{
+    PyObject *refs = PyObject_GetAttrString(sock, "_io_refs");
+    if (refs == NULL) { /* no socket.socket */
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        return 0;
+    }
+    PyObject *more = PyLong_FromLong(PyLong_AsLong(refs) + 1);
+    int status = more == NULL ? -1 : PyObject_SetAttrString(sock, "_io_refs", more);
+    Py_DECREF(refs);
+    Py_XDECREF(more);
+    return status;
+}
+
 /* ---- Loop._stream_transport ----------------------------------------------------------- */
 
 PyObject *
@@ -717,7 +764,7 @@ stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
         stream_close_handle(stream);
         goto error;
     }
-    if (stream_start(stream) < 0) {
+    if (stream_hold_socket(sock) < 0 || stream_start(stream) < 0) {
         stream_close_handle(stream);
         stream_leave_server(stream);
         goto error;
@@ -763,10 +810,43 @@ stream_clear(PyObject *self)
     return 0;
 }
 
+static PyObject *
+stream_abandon(LoopObject *Py_UNUSED(loop), PyObject *owner, PyObject *Py_UNUSED(arg))
+{
+    if (STREAM(owner)->flags & STREAM_OPEN) {
+        transport_abandon(&STREAM(owner)->uv.handle);
+    }
+    Py_RETURN_NONE;
+}
+
+/* Nobody holds it, and it waits for nothing: closed as asyncio's would be. The close callback
+ * gives its memory up. The collector runs in any thread. */
+static void
+stream_finalize(PyObject *self)
+{
+    LoopObject *loop = STREAM(self)->loop;
+    if (!(STREAM(self)->flags & STREAM_OPEN)) {
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (loop->thread_id == 0 || loop->thread_id == PyThread_get_thread_ident()) {
+        Py_DECREF(stream_abandon(loop, self, NULL));
+    }
+    else if (loop_call_native_threadsafe(loop, stream_abandon, self) < 0) {
+        PyErr_WriteUnraisable(self);
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
 static void
 stream_dealloc(PyObject *self)
 {
     StreamObject *stream = STREAM(self);
+    if (unlikely(stream->flags & STREAM_OPEN) && PyObject_CallFinalizerFromDealloc(self) < 0) {
+        return; /* until it is closed */
+    }
     PyObject_GC_UnTrack(self);
     if (stream->weakrefs != NULL) {
         PyObject_ClearWeakRefs(self);
@@ -870,6 +950,7 @@ static PyMemberDef stream_members[] = {
 static PyType_Slot stream_slots[] = {
     {Py_tp_doc, "A stream transport over a TCP or Unix socket (asyncio.Transport)."},
     {Py_tp_dealloc, stream_dealloc},
+    {Py_tp_finalize, stream_finalize},
     {Py_tp_traverse, stream_traverse},
     {Py_tp_clear, stream_clear},
     {Py_tp_repr, stream_repr},

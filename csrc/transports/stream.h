@@ -4,7 +4,9 @@
  *
  * Life: stream_open() adopts a descriptor and takes a reference for the open uv handle.
  * close()/abort()/errors lead to stream_lose_connection(), which queues connection_lost;
- * that callback closes the uv handle, whose close callback gives the reference up.
+ * that callback closes the uv handle, whose close callback gives the reference up. Behind the
+ * peer's end it is given up earlier: nothing will come that could end a forgotten connection
+ * then, save the collector (stream_finalize).
  */
 #ifndef UVLOOP_CLONE_STREAM_H
 #define UVLOOP_CLONE_STREAM_H
@@ -32,6 +34,7 @@ enum {
     STREAM_SENDFILE = 1 << 12,      /* sendfile() has the write side for itself */
     STREAM_READABLE = 1 << 13,      /* a coroutine was woken that will call stream_read_now() */
     STREAM_POSTPONED = 1 << 14,     /* in loop->postponed, which owns a reference */
+    STREAM_HELD = 1 << 15,          /* owns itself: stream_hold() */
 };
 
 /* A piece of data that waits to be sent; `object` keeps `data` alive and unchanged. */
@@ -118,6 +121,9 @@ void stream_force_close(StreamObject *stream, PyObject *exc);
 /* Queues connection_lost(exc), once. */
 void stream_lose_connection(StreamObject *stream, PyObject *exc);
 void stream_close(StreamObject *stream);
+/* The stream owns itself, because its uv handle may call; or does so no more. */
+void stream_hold(StreamObject *stream);
+void stream_let_go(StreamObject *stream);
 /* Calls a method of the protocol in the stream's context; NULL on exception. */
 PyObject *stream_call_protocol(StreamObject *stream, PyObject *name, PyObject *arg);
 

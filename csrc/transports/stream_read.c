@@ -219,19 +219,24 @@ stream_received_eof(StreamObject *stream)
     }
     else {
         stream_stop_reading(stream);
+        stream_let_go(stream);
     }
 }
 
-/* libuv calls a hang-up after a short read the end, without a look at how it came about. */
+/* libuv calls a hang-up behind a short read the end, without a look: there may be more (a read
+ * stops behind passed descriptors and at urgent data), or an error. 0: there is more. */
 static COLD int
-stream_error_behind_eof(StreamObject *stream)
+stream_look_behind_eof(StreamObject *stream)
 {
-    int error = 0;
-    socklen_t size = sizeof(error);
-    if (getsockopt(stream->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0 || error == 0) {
-        return UV_EOF;
+    char byte;
+    ssize_t count;
+    do {
+        count = recv(stream->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    } while (count < 0 && errno == EINTR);
+    if (count >= 0 || errno == EAGAIN) {
+        return count > 0 ? 0 : UV_EOF;
     }
-    return uv_translate_sys_error(error);
+    return uv_translate_sys_error(errno);
 }
 
 static COLD void
@@ -273,7 +278,13 @@ stream_read_done(uv_stream_t *handle, ssize_t count, const uv_buf_t *buffer)
     }
     else {
         stream_release_read_view(stream);
-        if (count == UV_EOF && (count = stream_error_behind_eof(stream)) == UV_EOF) {
+        if (count == UV_EOF) {
+            count = stream_look_behind_eof(stream);
+        }
+        if (count == 0) {
+            stream_start_reading(stream); /* libuv has stopped */
+        }
+        else if (count == UV_EOF) {
             stream_received_eof(stream);
         }
         else if (count != UV_ENOBUFS) { /* that one is stream_read_where()'s, dealt with */
@@ -315,6 +326,7 @@ stream_start_reading(StreamObject *stream)
     if ((stream->flags & (STREAM_OPEN | STREAM_CLOSING | STREAM_PAUSED)) != STREAM_OPEN) {
         return;
     }
+    stream_hold(stream);
     int err = uv_read_start(&stream->uv.stream, stream_read_where, stream_read_done);
     if (err < 0 && err != UV_EALREADY) {
         stream_read_failed(stream, err);

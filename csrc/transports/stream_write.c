@@ -213,16 +213,25 @@ stream_write_done(uv_write_t *request, int status)
     Py_DECREF(stream);
 }
 
-/* Hands everything that is pending to libuv in one request. */
+/* Hands what is pending to libuv in one request, save as much as may wait when the protocol is
+ * told to go on: libuv tells when all of a request is sent, and no sooner. */
 static COLD void
 stream_queue_rest(StreamObject *stream)
 {
-    uint32_t count = stream->chunk_count;
+    uint32_t count = 0;
+    size_t size = stream->pending_size, covered = 0;
+    if (stream->sink == NULL && size > stream->low_water) {
+        size -= stream->low_water;
+    }
+    while (covered < size) {
+        covered += stream->chunks[count++].size;
+    }
     StreamWrite *write = PyMem_Malloc(sizeof(*write) + count * sizeof(StreamChunk));
     uv_buf_t *buffers = PyMem_Malloc(count * sizeof(uv_buf_t));
     int err = UV_ENOMEM;
     if (write != NULL && buffers != NULL) {
         memcpy(write->chunks, stream->chunks, count * sizeof(StreamChunk));
+        write->chunks[count - 1].size -= covered - size;
         write->count = count;
         write->stream = STREAM(Py_NewRef(stream));
         write->uv.data = write;
@@ -239,7 +248,10 @@ stream_queue_rest(StreamObject *stream)
         return;
     }
     stream->flags |= STREAM_WRITING;
-    chunks_reset(stream); /* the references went over to `write` */
+    for (uint32_t i = 0; i < count; i++) {
+        Py_INCREF(write->chunks[i].object);
+    }
+    chunks_consume(stream, size);
 }
 
 static void
@@ -318,6 +330,7 @@ stream_send_pending(StreamObject *stream, bool all)
         }
         ssize_t sent = stream_send_once(stream, buffers, count);
         if (likely(sent > 0)) {
+            turn_poll_next(stream->loop);
             chunks_consume(stream, (size_t)sent);
             if (shared) {
                 stream->share_sent += (size_t)sent;
@@ -440,7 +453,8 @@ stream_refuse_write(StreamObject *stream)
 static size_t
 stream_send_now(StreamObject *stream, const Py_buffer *view)
 {
-    if ((stream->flags & (STREAM_OPEN | STREAM_EOF_WRITTEN | STREAM_LOST)) != STREAM_OPEN) {
+    if ((stream->flags & (STREAM_OPEN | STREAM_EOF_WRITTEN | STREAM_LOST | STREAM_SENDFILE))
+        != STREAM_OPEN) {
         return 0;
     }
     stream_flush(stream);
@@ -573,7 +587,10 @@ stream_write(StreamObject *stream, PyObject *data)
     }
     Py_DECREF(bytes);
     /* Large amounts go at once: memory stays bounded and pause_writing() comes in time. */
-    if (status == 0 && stream->pending_size > stream->high_water) {
+    if (status == 0
+        && (stream->pending_size > stream->high_water
+            || (unlikely(stream->flags & STREAM_WRITING)
+                && stream_buffer_size(stream) > stream->high_water))) {
         stream_flush(stream);
         stream_maybe_pause_protocol(stream);
     }
