@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import socket
 import struct
 import sys
@@ -39,6 +40,7 @@ def test_default_limits(loop, run, pair):
         ({"high": 0}, (0, 0)),
         ({"high": 5, "low": 0}, (0, 5)),
         ({"low": 0}, (0, 0)),
+        ({"high": 1e6}, (250000, 1000000)),
     ],
 )
 def test_set_limits(loop, run, pair, arguments, expected):
@@ -54,7 +56,7 @@ def test_set_limits(loop, run, pair, arguments, expected):
     run(main())
 
 
-@pytest.mark.parametrize("high, low", [(1, 2), (-1, None), (10, -1), (-2, -1), (None, -1)])
+@pytest.mark.parametrize("high, low", [(1, 2), (-1, None), (10, -1), (-2, -1), (None, -1), (math.nan, 0)])
 def test_limits_that_make_no_sense(loop, run, pair, high, low):
     a, _ = pair()
 

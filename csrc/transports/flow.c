@@ -2,6 +2,23 @@
 
 #include "transports/flow.h"
 
+#define MARK_MAX (PY_SSIZE_T_MAX / 4)
+
+
+/* A number of bytes, as asyncio takes them: any number, a float or a huge one too. */
+static Py_ssize_t
+parse_mark(PyObject *value)
+{
+    if (PyFloat_Check(value)) {
+        double number = PyFloat_AS_DOUBLE(value);
+        if (!(number >= 0)) {
+            return -1; /* or no number at all: refused */
+        }
+        return number < (double)MARK_MAX ? (Py_ssize_t)number : MARK_MAX;
+    }
+    Py_ssize_t size = PyNumber_AsSsize_t(value, NULL);
+    return size < MARK_MAX ? size : MARK_MAX;
+}
 
 int
 flow_parse_limits(PyObject *args, PyObject *kwargs, Py_ssize_t high_default, size_t *high_out,
@@ -14,10 +31,10 @@ flow_parse_limits(PyObject *args, PyObject *kwargs, Py_ssize_t high_default, siz
         return -1;
     }
     if (low_object != Py_None) {
-        low = PyNumber_AsSsize_t(low_object, PyExc_OverflowError);
+        low = parse_mark(low_object);
     }
     if (high_object != Py_None) {
-        high = PyNumber_AsSsize_t(high_object, PyExc_OverflowError);
+        high = parse_mark(high_object);
     }
     else {
         high = low_object == Py_None ? high_default : 4 * low;
@@ -44,7 +61,7 @@ flow_lines(PyObject *lines)
     Py_ssize_t i = 0, count = items == NULL ? 0 : PySequence_Fast_GET_SIZE(items);
     while (i < count) {
         PyObject *item = PySequence_Fast_GET_ITEM(items, i);
-        if (!PyBytes_Check(item) && !PyByteArray_Check(item) && !PyMemoryView_Check(item)) {
+        if (!PyBytes_Check(item) && !PyByteArray_Check(item)) {
             break;
         }
         i++;
