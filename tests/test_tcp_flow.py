@@ -56,7 +56,9 @@ def test_set_limits(loop, run, pair, arguments, expected):
     run(main())
 
 
-@pytest.mark.parametrize("high, low", [(1, 2), (-1, None), (10, -1), (-2, -1), (None, -1), (math.nan, 0)])
+@pytest.mark.parametrize(
+    "high, low", [(1, 2), (-1, None), (10, -1), (-2, -1), (None, -1), (math.nan, 0)]
+)
 def test_limits_that_make_no_sense(loop, run, pair, high, low):
     a, _ = pair()
 

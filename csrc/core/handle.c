@@ -567,8 +567,8 @@ handle_dealloc(PyObject *self)
     HandleObject *handle = HANDLE(self);
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, handle_dealloc) if (unlikely(handle->weakrefs != NULL))
-    {
+    Py_TRASHCAN_BEGIN(self, handle_dealloc); /* a handle may hold a handle that holds a handle */
+    if (unlikely(handle->weakrefs != NULL)) {
         PyObject_ClearWeakRefs(self);
     }
     if (likely(handle->args != NULL)) {
@@ -591,7 +591,7 @@ handle_dealloc(PyObject *self)
     else {
         compat_free_instance(self);
     }
-    Py_TRASHCAN_END
+    Py_TRASHCAN_END;
 }
 
 void
