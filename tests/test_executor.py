@@ -619,6 +619,19 @@ def test_a_pool_of_interpreters(kind):
     assert (child.returncode, child.stdout, child.stderr) == (0, "4\n", "")
 
 
+def test_a_call_that_raises_cancelled_error(loop, run):
+    def fail():
+        raise concurrent.futures.CancelledError("why")
+
+    async def main():
+        future = loop.run_in_executor(None, fail)
+        with pytest.raises(asyncio.CancelledError, match="why"):
+            await future
+        assert not future.cancelled()
+
+    run(main())
+
+
 def test_an_invalid_state_becomes_asyncios(loop, run):
     def fail():
         raise concurrent.futures.InvalidStateError("twice")

@@ -77,10 +77,14 @@ class ExecutorMixin(_core.Loop):
         loop: Any = self
         return asyncio.wrap_future(executor.submit(func, *args), loop=loop)
 
-    def _executor_failed(self, future: asyncio.Future[Any], error: BaseException) -> None:
-        """Called by the core: the call raised, or the pool refused it, with `error`."""
-        if isinstance(error, concurrent.futures.CancelledError):
+    def _executor_failed(
+        self, future: asyncio.Future[Any], error: BaseException, raised: bool
+    ) -> None:
+        """Called by the core: the call has `raised` the `error`, or the pool refused it so."""
+        if not raised and isinstance(error, concurrent.futures.CancelledError):
             future.cancel()  # the pool dropped its queue
+        elif type(error) is concurrent.futures.CancelledError:
+            future.set_exception(asyncio.CancelledError(*error.args))
         elif type(error) is concurrent.futures.InvalidStateError:
             future.set_exception(asyncio.InvalidStateError(*error.args))
         elif type(error) is concurrent.futures.TimeoutError:

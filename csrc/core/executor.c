@@ -20,8 +20,9 @@ typedef struct {
     PyObject *func;
     PyObject *args;    /* tuple */
     PyObject *outcome; /* result or exception; NULL: func was not called */
-    bool failed;
-    bool in_own_pool; /* and not yet made: the hand-off counts it */
+    bool failed;       /* `outcome` is an exception */
+    bool raised;       /* by func itself, rather than by the pool */
+    bool in_own_pool;  /* and not yet made: the hand-off counts it */
 } ExecutorCall;
 
 #define EXECUTOR_CALL(op) ((ExecutorCall *)(op))
@@ -50,7 +51,7 @@ executor_call_run(ExecutorCall *call)
     uint64_t start = uv_hrtime();
     PyObject *outcome = PyObject_Call(call->func, call->args, NULL);
     if (outcome == NULL) {
-        call->failed = true;
+        call->failed = call->raised = true;
         outcome = PyErr_GetRaisedException();
     }
     if (call->in_own_pool) {
@@ -80,7 +81,8 @@ executor_call_deliver(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg
     PyObject *result =
         call->failed
             ? PyObject_CallMethodObjArgs((PyObject *)loop, loop->state->str__executor_failed,
-                                         call->awaited, outcome, NULL)
+                                         call->awaited, outcome,
+                                         call->raised ? Py_True : Py_False, NULL)
             : PyObject_CallMethodOneArg(call->awaited, loop->state->str_set_result, outcome);
     Py_DECREF(outcome);
     return result;
