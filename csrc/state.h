@@ -261,6 +261,8 @@ typedef struct CoreState {
     /* Free lists of handles, [0] Handle and [1] TimerHandle; see core/handle.c. */
     struct HandleObject *free_handles[2];
     int free_handle_count[2];
+    struct HandleObject *deferred_handles; /* freed once the outermost handle is */
+    int handle_dealloc_depth;
     struct OperationObject *free_operations; /* streams/operation.c */
     int free_operation_count;
 } CoreState;

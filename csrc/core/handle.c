@@ -561,15 +561,17 @@ handle_clear(PyObject *self)
     return 0;
 }
 
-static void
-handle_dealloc(PyObject *self)
+/* A handle may hold a handle that holds a handle …: from this depth on they wait for the
+ * outermost to free them, lest the stack overflows. CPython's trashcan would cost every callback
+ * more. */
+#define DEALLOC_DEPTH_MAX 50
+
+/* What the handle refers to is given up, and its memory. */
+static inline void
+handle_free(HandleObject *handle, PyTypeObject *type, CoreState *state)
 {
-    HandleObject *handle = HANDLE(self);
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, handle_dealloc); /* a handle may hold a handle that holds a handle */
     if (unlikely(handle->weakrefs != NULL)) {
-        PyObject_ClearWeakRefs(self);
+        PyObject_ClearWeakRefs((PyObject *)handle);
     }
     if (likely(handle->args != NULL)) {
         handle_drop_call(handle);
@@ -577,7 +579,6 @@ handle_dealloc(PyObject *self)
     handle_drop_context(handle);
     Py_CLEAR(handle->source_traceback);
     Py_CLEAR(handle->kept_repr);
-    CoreState *state = state_of_type(type);
     int list = likely(state != NULL) ? free_list_index(state, type) : 0;
     if (likely(state != NULL && state->free_handle_count[list] < FREE_HANDLES_MAX)) {
         handle->flags = 0;
@@ -589,9 +590,43 @@ handle_dealloc(PyObject *self)
         Py_DECREF(type);
     }
     else {
-        compat_free_instance(self);
+        compat_free_instance((PyObject *)handle);
     }
-    Py_TRASHCAN_END;
+}
+
+static COLD void
+handles_free_deferred(CoreState *state)
+{
+    while (state->deferred_handles != NULL) {
+        HandleObject *handle = state->deferred_handles;
+        state->deferred_handles = handle->next;
+        state->handle_dealloc_depth++;
+        handle_free(handle, Py_TYPE(handle), state);
+        state->handle_dealloc_depth--;
+    }
+}
+
+static void
+handle_dealloc(PyObject *self)
+{
+    HandleObject *handle = HANDLE(self);
+    PyTypeObject *type = Py_TYPE(self);
+    CoreState *state = state_of_type(type);
+    PyObject_GC_UnTrack(self);
+    if (unlikely(state == NULL)) {
+        handle_free(handle, type, NULL);
+        return;
+    }
+    if (unlikely(state->handle_dealloc_depth >= DEALLOC_DEPTH_MAX)) {
+        handle->next = state->deferred_handles;
+        state->deferred_handles = handle;
+        return;
+    }
+    state->handle_dealloc_depth++;
+    handle_free(handle, type, state);
+    if (--state->handle_dealloc_depth == 0 && unlikely(state->deferred_handles != NULL)) {
+        handles_free_deferred(state);
+    }
 }
 
 void
