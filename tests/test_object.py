@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+import time
 import types
 import warnings
 import weakref
