@@ -1,6 +1,7 @@
 """loop.sendfile and loop.sock_sendfile: by the kernel, and piece by piece where it cannot."""
 
 import asyncio
+import contextlib
 import asyncio.unix_events
 import inspect
 import io
@@ -521,6 +522,28 @@ def test_transport_peer_goes_away_while_it_drains(loop, run, pair, large, errors
         with pytest.raises(ConnectionError):
             await sending
         assert large.tell() == 0
+        assert isinstance(await protocol.lost, ConnectionError)
+
+    run(main())
+
+
+def test_transport_peer_goes_away_between_two_writes(loop, run, pair, large, errors):
+    """What the kernel took last is not all there was to send."""
+    a, b = pair()
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.set_write_buffer_limits(high=2_000_000, low=1_000_000)
+        transport.write(bytes(8_000_000))
+        sending = loop.create_task(loop.sendfile(transport, large))
+        while transport.get_write_buffer_size() > 1_500_000:
+            await loop.sock_recv(b, 200_000)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                b.recv(1_000_000)
+        b.close()
+        with pytest.raises(ConnectionError):
+            await sending
         assert isinstance(await protocol.lost, ConnectionError)
 
     run(main())

@@ -168,6 +168,9 @@ stream_write_failed(StreamObject *stream, int error)
 static void
 stream_drained(StreamObject *stream)
 {
+    if (unlikely(stream->flags & STREAM_LOST)) {
+        return; /* nothing is left because it was dropped */
+    }
     stream_maybe_resume_protocol(stream);
     if (stream->pending_size > 0 || (stream->flags & STREAM_WRITING)) {
         return; /* resume_writing() wrote more */
