@@ -445,3 +445,17 @@ def test_streams_on_top(loop, run, pair):
         await server.wait_closed()
 
     run(main())
+
+
+def test_reset_by_the_peer_in_debug_mode(loop, run, pair):
+    """It is logged there, and nowhere else."""
+    a, b = pair()
+    b.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    loop.set_debug(True)
+
+    async def main():
+        _, protocol = await attach(a)
+        b.close()
+        assert isinstance(await protocol.lost, ConnectionResetError)
+
+    run(main())

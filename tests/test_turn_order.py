@@ -80,3 +80,21 @@ def test_a_chain_of_callbacks_keeps_its_order_while_the_loop_polls(loop, run, pa
 
     run(main())
     assert order == ["a", "b", "c"] * 101
+
+
+def test_what_is_sent_arrives_within_two_turns(loop, run, pair):
+    """Programs wait for it in turns of sleep(0), and count them."""
+    near, far = pair
+
+    async def main():
+        sender, _ = await loop.create_connection(Recorder, sock=near)
+        receiver, protocol = await loop.create_connection(Recorder, sock=far)
+        for count in range(1, 9):
+            sender.write(b"x")
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert len(protocol.data) == count
+        sender.abort()
+        receiver.abort()
+
+    run(main())

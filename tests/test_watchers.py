@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import os
 import socket
 import weakref
@@ -353,3 +354,34 @@ def test_a_number_used_again_after_a_close_without_remove(loop, run):
 
     run(main())
     assert seen == [b"second"]
+
+
+def test_a_watched_file_that_nobody_else_holds_stays_open(loop, run):
+    came = loop.create_future()
+
+    def watch():
+        a, b = socket.socketpair()
+        loop.add_reader(a, lambda: came.done() or came.set_result(None))
+        return a.fileno(), b
+
+    number, b = watch()
+    gc.collect()
+    with b:
+        b.send(b"x")
+        run(asyncio.wait_for(came, 10))
+        assert loop.remove_reader(number)
+
+
+def test_removing_a_file_that_was_closed_before(loop, run):
+    a, b = socket.socketpair()
+
+    async def main():
+        loop.add_reader(a, print)
+        await asyncio.sleep(0)
+        a.close()
+        assert loop.remove_reader(a)
+        with pytest.raises(ValueError):
+            loop.remove_reader(a)
+
+    with b:
+        run(main())
