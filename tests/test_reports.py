@@ -59,6 +59,30 @@ def test_context_of_a_failed_timer(loop, turns, errors):
     assert context["handle"] is handle
 
 
+class Named:
+    def __init__(self, name):
+        self.name = name
+
+    def __repr__(self):
+        if self.name is None:
+            raise ValueError("no name")
+        return self.name
+
+
+def test_a_callback_whose_repr_is_no_utf8(loop, turns, errors):
+    loop.call_soon(fail, Named("file\udcff"))
+    turns()
+    assert "fail(file\udcff)" in errors[0]["message"]
+
+
+def test_a_callback_whose_repr_fails(loop, turns, errors):
+    loop.call_soon(fail, Named(None))
+    turns()
+    (context,) = errors
+    assert isinstance(context["exception"], ZeroDivisionError)
+    assert "fail(<Named instance at " in context["message"]
+
+
 def test_the_traceback_names_the_callback(loop, turns, errors):
     loop.call_soon(fail)
     turns()

@@ -322,6 +322,9 @@ exception_leaves_loop(void)
  * -1 when the handler itself let an exception leave. */
 int loop_report(LoopObject *loop, PyObject *exc, const char *message, const char *key1,
                 PyObject *value1, const char *key2, PyObject *value2);
+/* The same with a message of Python's, which it takes over as well; NULL: making it failed. */
+int loop_report_text(LoopObject *loop, PyObject *exc, PyObject *text, const char *key1,
+                     PyObject *value1, const char *key2, PyObject *value2);
 /* Reports the raised exception from a place that cannot return an error: one that must
  * leave the loop is carried out of uv_run. */
 void loop_report_raised(LoopObject *loop, const char *message, const char *key1, PyObject *value1,

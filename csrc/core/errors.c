@@ -47,10 +47,9 @@ context_set(PyObject *context, const char *key, PyObject *value)
 }
 
 COLD int
-loop_report(LoopObject *loop, PyObject *exc, const char *message, const char *key1,
-            PyObject *value1, const char *key2, PyObject *value2)
+loop_report_text(LoopObject *loop, PyObject *exc, PyObject *text, const char *key1,
+                 PyObject *value1, const char *key2, PyObject *value2)
 {
-    PyObject *text = PyUnicode_DecodeUTF8(message, (Py_ssize_t)strlen(message), "replace");
     PyObject *context = PyDict_New();
     PyObject *result = NULL;
     if (text != NULL && context != NULL && context_set(context, "message", text) == 0
@@ -67,6 +66,13 @@ loop_report(LoopObject *loop, PyObject *exc, const char *message, const char *ke
     }
     Py_DECREF(result);
     return 0;
+}
+
+COLD int
+loop_report(LoopObject *loop, PyObject *exc, const char *message, const char *key1,
+            PyObject *value1, const char *key2, PyObject *value2)
+{
+    return loop_report_text(loop, exc, PyUnicode_FromString(message), key1, value1, key2, value2);
 }
 
 COLD void

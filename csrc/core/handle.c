@@ -206,23 +206,16 @@ handle_report_failure(LoopObject *loop, HandleObject *handle)
     }
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *text = PyObject_CallOneArg(loop->state->describe_callback, (PyObject *)handle);
-    const char *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8(text);
-    char *message = NULL;
-    if (utf8 == NULL) {
+    if (text == NULL) {
         PyErr_Clear(); /* a repr that fails must not hide the failure */
-        utf8 = "<unprintable callback>";
+        text = PyUnicode_FromString("<unprintable callback>");
     }
-    size_t size = sizeof("Exception in callback ") + strlen(utf8);
-    if ((message = PyMem_Malloc(size)) != NULL) {
-        snprintf(message, size, "Exception in callback %s", utf8);
-    }
-    int result = loop_report(loop, exc, message != NULL ? message : "Exception in callback",
-                             "handle", (PyObject *)handle,
-                             handle->source_traceback == NULL ? NULL : "source_traceback",
-                             handle->source_traceback);
-    PyMem_Free(message);
+    PyObject *message =
+        text == NULL ? NULL : PyUnicode_FromFormat("Exception in callback %U", text);
     Py_XDECREF(text);
-    return result;
+    return loop_report_text(loop, exc, message, "handle", (PyObject *)handle,
+                            handle->source_traceback == NULL ? NULL : "source_traceback",
+                            handle->source_traceback);
 }
 
 /* A nested run meets a context that an outer frame has entered: run in a copy of it. */
