@@ -1,5 +1,7 @@
 """asyncio's StreamReader and StreamWriter over our transports, which feed and read them in C.
 
+Most tests run over a plain connection and over TLS.
+
 What holds for asyncio's own loop has to hold here, private attributes included: programs look at
 them, and replace methods.
 """
@@ -14,11 +16,15 @@ import warnings
 
 import pytest
 from support import make_loop, tcp_pair, until
+from tls_peer import Peer, TLSSocket, client_context, server_context
 
 pytestmark = pytest.mark.core
 
 
-async def streams(sock, limit=2**16, reader_class=asyncio.StreamReader):
+plain_only = pytest.mark.parametrize("connected", ["plain"], indirect=True)
+
+
+async def streams(sock, limit=2**16, reader_class=asyncio.StreamReader, **options):
     """(reader, writer) over a socket, as start_server() makes them."""
     loop = asyncio.get_running_loop()
     reader = reader_class(limit=limit, loop=loop)
@@ -28,13 +34,21 @@ async def streams(sock, limit=2**16, reader_class=asyncio.StreamReader):
         made.set_result(pair)
 
     protocol = asyncio.StreamReaderProtocol(reader, connected, loop=loop)
-    await loop.connect_accepted_socket(lambda: protocol, sock)
+    await loop.connect_accepted_socket(lambda: protocol, sock, **options)
     assert protocol._client_connected_cb is connected
     return await made
 
 
-@pytest.fixture
-def connected(run, pair):
+async def tls_streams(sock, other, **options):
+    """(reader, writer, other end): the same over TLS."""
+    peer = Peer(other, client_context(), False)
+    making = streams(sock, ssl=server_context(), **options)
+    pair, _ = await asyncio.gather(making, peer.handshake())
+    return *pair, TLSSocket(peer)
+
+
+@pytest.fixture(params=["plain", "tls"])
+def connected(request, run, pair):
     """Runs `test(reader, writer, other end)`, then closes."""
 
     def run_it(test, **options):
@@ -42,10 +56,16 @@ def connected(run, pair):
         b.setblocking(False)
 
         async def main():
-            reader, writer = await streams(a, **options)
+            other = b
+            if request.param == "tls":
+                reader, writer, other = await tls_streams(a, b, **options)
+            else:
+                reader, writer = await streams(a, **options)
             try:
-                await test(reader, writer, b)
+                await test(reader, writer, other)
             finally:
+                if other is not b:
+                    other.close()  # TLS waits for both ends' goodbye
                 writer.close()
                 await asyncio.wait_for(asyncio.wait([asyncio.ensure_future(closed(writer))]), 5)
 
@@ -145,8 +165,20 @@ def test_exact_amount_over_packets(connected):
     connected(test)
 
 
-async def send_all(sock, data):
-    await asyncio.get_running_loop().sock_sendall(sock, data)
+async def send_all(other, data):
+    if isinstance(other, TLSSocket):
+        await other.peer.send(data)
+    else:
+        await asyncio.get_running_loop().sock_sendall(other, data)
+    return data
+
+
+async def receive(other, size):
+    if isinstance(other, TLSSocket):
+        return await other.peer.receive(size)
+    data = b""
+    while len(data) < size:
+        data += await asyncio.get_running_loop().sock_recv(other, size - len(data))
     return data
 
 
@@ -430,6 +462,7 @@ def test_two_readers_in_turn(connected):
     connected(test)
 
 
+@plain_only
 @pytest.mark.only("uvloop_clone")
 def test_data_is_left_to_the_coroutine(between):
     """It is read when the task goes on, one connection after the other."""
@@ -450,8 +483,9 @@ def test_reset_while_waiting(connected):
     async def test(reader, writer, other):
         task = asyncio.ensure_future(reader.read(100))
         await asyncio.sleep(0.001)
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        other.close()
+        sock = other.peer.sock if isinstance(other, TLSSocket) else other
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
         with pytest.raises(ConnectionResetError):
             await asyncio.wait_for(task, 5)
 
@@ -477,6 +511,7 @@ def test_written_before_waiting(connected):
     connected(test)
 
 
+@plain_only
 def test_written_with_an_end_before_waiting(connected):
     async def test(reader, writer, other):
         writer.write(b"all")
@@ -544,7 +579,7 @@ def test_transport_of_another_connection(connected, pair):
         reader._transport = second.transport
         writer.write(b"for its own peer")
         await writer.drain()
-        receiving = asyncio.get_running_loop().sock_recv(other, 100)
+        receiving = receive(other, len(b"for its own peer"))
         assert await asyncio.wait_for(receiving, 5) == b"for its own peer"
         with pytest.raises(BlockingIOError):
             d.recv(100)
@@ -604,8 +639,10 @@ def test_paused_above_twice_the_limit(connected):
     connected(test, limit=1000)
 
 
-def test_drain_waits(connected):
+def test_drain_waits(loop, connected):
     async def test(reader, writer, other):
+        if isinstance(other, TLSSocket) and isinstance(loop, asyncio.BaseEventLoop):
+            pytest.skip("asyncio's TLS leaves the first write, be it large, to the transport below")
         await writer.drain()
         writer.write(b"x" * (1 << 24))
         draining = asyncio.ensure_future(writer.drain())
@@ -613,10 +650,7 @@ def test_drain_waits(connected):
         await asyncio.sleep(0.01)
         assert not draining.done() and not helping.done()
         assert writer.transport.get_protocol()._paused
-        left = 1 << 24
-        loop = asyncio.get_running_loop()
-        while left:
-            left -= len(await loop.sock_recv(other, 1 << 20))
+        assert await receive(other, 1 << 24) == b"x" * (1 << 24)
         await asyncio.wait_for(asyncio.gather(draining, helping), 5)
         assert not writer.transport.get_protocol()._paused
 
@@ -625,7 +659,10 @@ def test_drain_waits(connected):
 
 def test_drain_after_the_end(connected):
     async def test(reader, writer, other):
+        protocol = writer.transport.get_protocol()
         writer.transport.abort()
+        if isinstance(other, TLSSocket):  # told a turn later
+            await until(lambda: protocol._connection_lost)
         with pytest.raises(ConnectionResetError, match="Connection lost"):
             await writer.drain()
         with pytest.raises(ConnectionResetError, match="Connection lost"):
@@ -756,7 +793,7 @@ def test_another_class(connected):
         assert vars(reader)["_limit"] == 2**16
         writer.write(b"x")
         await writer.drain()
-        assert await asyncio.get_running_loop().sock_recv(other, 9) == b"x"
+        assert await receive(other, 1) == b"x"
         other.close()
         assert await reader.read(9) == b""
         await until(writer.is_closing)
@@ -900,19 +937,20 @@ def test_open_connection(run):
 
 
 @pytest.mark.leaks
-def test_nothing_is_left():
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_nothing_is_left(tls):
     loop = make_loop("uvloop_clone")
 
     async def connection():
         a, b = tcp_pair()
-        reader, writer = await streams(a)
-        b.send(b"x" * 3000 + b"\nrest")
+        reader, writer, other = await tls_streams(a, b) if tls else (*await streams(a), b)
+        other.send(b"x" * 3000 + b"\nrest")
         await reader.readline()
         writer.write(b"x")
         await writer.drain()
-        b.close()
+        other.close()
         writer.close()
-        await writer.wait_closed()
+        await closed(writer)
 
     def count():
         gc.collect()

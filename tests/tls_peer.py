@@ -118,6 +118,37 @@ class Peer:
         return self.outgoing.read()
 
 
+class TLSSocket:
+    """A Peer behind the methods of a non-blocking socket."""
+
+    def __init__(self, peer):
+        self.peer = peer
+
+    def send(self, data):
+        self.peer.sock.sendall(self.peer.encrypt(data))
+
+    def recv(self, size):
+        while True:
+            try:
+                return self.peer.tls.read(size)
+            except ssl.SSLWantReadError:
+                data = self.peer.sock.recv(1 << 16)  # BlockingIOError where there is nothing
+                if data:
+                    self.peer.incoming.write(data)
+                else:
+                    self.peer.incoming.write_eof()
+            except ssl.SSLZeroReturnError:
+                return b""
+
+    def close(self):
+        with contextlib.suppress(OSError, ssl.SSLError):
+            while self.recv(1 << 16):  # what is left unread would end in a reset
+                pass
+        with contextlib.suppress(OSError):
+            self.peer.sock.send(self.peer.close_notify())
+        self.peer.sock.close()
+
+
 async def connect(factory=Recorder, *, server_side=False, version=None, **options):
     """(transport, protocol, peer): a TLS transport of the running loop and its counterpart."""
     loop = asyncio.get_running_loop()

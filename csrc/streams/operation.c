@@ -8,6 +8,7 @@
 #include "streams/feed.h"
 #include "core/awaitable.h"
 #include "core/waiter.h"
+#include "tls/tls.h"
 #include "transports/stream.h"
 
 #include <string.h>
@@ -41,12 +42,34 @@ struct OperationObject {
 
 /* ---- the operations ------------------------------------------------------------------- */
 
-/* The transport, where it is one of ours; borrowed. */
+/* The transport, where it is a stream of ours; borrowed. */
 static inline StreamObject *
 operation_stream(OperationObject *op)
 {
     PyObject *transport = op->feed->transport;
     return Py_IS_TYPE(transport, op->state->StreamType) ? STREAM(transport) : NULL;
+}
+
+/* The same, or the stream that carries its TLS. */
+static inline StreamObject *
+operation_carrier(OperationObject *op)
+{
+    PyObject *transport = op->feed->transport;
+    return unlikely(Py_IS_TYPE(transport, op->state->TLSTransportType))
+               ? tls_transport_stream(transport)
+               : operation_stream(op);
+}
+
+/* Whether the transport is one of ours, TLS or not, that is not closing. */
+static inline bool
+operation_transport_open(OperationObject *op)
+{
+    PyObject *transport = op->feed->transport;
+    if (likely(Py_IS_TYPE(transport, op->state->StreamType))) {
+        return !(STREAM(transport)->flags & STREAM_CLOSING);
+    }
+    return Py_IS_TYPE(transport, op->state->TLSTransportType)
+           && !tls_transport_is_closing(transport);
 }
 
 static inline int
@@ -135,9 +158,7 @@ attempt_drain_helper(OperationObject *op, PyObject **result)
 static int
 attempt_drain(OperationObject *op, PyObject **result)
 {
-    FeedObject *feed = op->feed;
-    StreamObject *stream = operation_stream(op);
-    if (unlikely(feed->plain || stream == NULL || (stream->flags & STREAM_CLOSING))) {
+    if (unlikely(op->feed->plain || !operation_transport_open(op))) {
         return ATTEMPT_ASK_ASYNCIO;
     }
     return attempt_drain_helper(op, result);
@@ -228,11 +249,13 @@ static PyObject *
 operation_wait(OperationObject *op)
 {
     FeedObject *feed = op->feed;
-    StreamObject *stream = operation_stream(op);
+    StreamObject *stream = operation_carrier(op);
     if (stream != NULL
         && (stream->flags & (STREAM_UNFLUSHED | STREAM_CLOSING | STREAM_EOF_WRITTEN))
                == STREAM_UNFLUSHED) {
+        Py_INCREF(stream);
         stream_flush(stream);
+        Py_DECREF(stream);
     }
     if (feed_resume_reading(feed) < 0) {
         return NULL;

@@ -5,6 +5,7 @@
 
 #include "streams/feed.h"
 #include "core/named.h"
+#include "tls/tls.h"
 #include "transports/stream.h"
 
 
@@ -203,6 +204,9 @@ protocol_stop_feeding(CoreState *state, PyObject *self)
     else if (Py_IS_TYPE(transport, state->StreamType)) {
         stream_stop_feeding(STREAM(transport));
     }
+    else if (Py_IS_TYPE(transport, state->TLSTransportType)) {
+        tls_transport_stop_feeding(transport);
+    }
     Py_XDECREF(transport);
 }
 
@@ -296,11 +300,20 @@ writer_py_write(PyObject *self, PyObject *data)
 {
     CoreState *state = state_of_type(Py_TYPE(self));
     FeedObject *feed = feed_find(state, self);
-    if (unlikely(feed == NULL || feed->plain || !Py_IS_TYPE(feed->transport, state->StreamType)
-                 || !original_classes(state))) {
+    if (unlikely(feed == NULL || feed->plain || !original_classes(state))) {
         return original_call(state->asyncio_stream_writer, "write", self, &data, 1);
     }
-    return stream_write(STREAM(feed->transport), data) < 0 ? NULL : Py_NewRef(Py_None);
+    int status;
+    if (likely(Py_IS_TYPE(feed->transport, state->StreamType))) {
+        status = stream_write(STREAM(feed->transport), data);
+    }
+    else if (Py_IS_TYPE(feed->transport, state->TLSTransportType)) {
+        status = tls_transport_write(feed->transport, data);
+    }
+    else {
+        return original_call(state->asyncio_stream_writer, "write", self, &data, 1);
+    }
+    return status < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 NAMED_ONE(writer_py_write, "write", "data")

@@ -178,7 +178,8 @@ reader_set_transport(PyObject *self, PyObject *value, void *offset)
 {
     FeedObject *feed = feed_of(self);
     if (feed != NULL && value != NULL && feed->transport != Py_None && value != feed->transport
-        && Py_IS_TYPE(value, feed->state->StreamType)) {
+        && (Py_IS_TYPE(value, feed->state->StreamType)
+            || Py_IS_TYPE(value, feed->state->TLSTransportType))) {
         feed->plain = true;
     }
     return feed == NULL ? -1 : reader_set_object(self, value, offset);

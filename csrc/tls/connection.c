@@ -41,6 +41,7 @@ tls_set_app_protocol(TLSObject *tls, PyObject *protocol)
         return -1;
     }
     tls->flags = buffered ? tls->flags | TLS_BUFFERED : tls->flags & ~TLS_BUFFERED;
+    Py_CLEAR(tls->feed);
     Py_XSETREF(tls->app_protocol, Py_NewRef(protocol));
     return 0;
 }
@@ -268,8 +269,11 @@ handshake_done(TLSObject *tls)
     }
     else {
         tls->app_state = TLS_APP_MADE;
-        PyObject *result = PyObject_CallMethodOneArg(tls->app_protocol,
-                                                     state->str_connection_made, (PyObject *)tls);
+        PyObject *result = NULL;
+        if (streams_adopt(tls->loop, tls->app_protocol, &tls->feed) == 0) {
+            result = PyObject_CallMethodOneArg(tls->app_protocol, state->str_connection_made,
+                                               (PyObject *)tls);
+        }
         if (result == NULL) {
             tls_fatal(tls, tls_feed_failed);
             return;
@@ -650,6 +654,7 @@ tls_connection_lost(TLSObject *tls, PyObject *exc)
     tls->state = TLS_UNWRAPPED;
     tls->stream = NULL;
     Py_CLEAR(tls->lower);
+    Py_CLEAR(tls->feed);
     Py_CLEAR(tls->app_protocol);
     tls_wake_waiter(tls, exc == Py_None ? NULL : exc);
     tls_stop_timer(tls, &tls->shutdown_timer);

@@ -13,6 +13,7 @@
 #ifndef UVLOOP_CLONE_TLS_CONNECTION_H
 #define UVLOOP_CLONE_TLS_CONNECTION_H
 
+#include "streams/streams.h"
 #include "tls/engine.h"
 #include "tls/tls.h"
 #include "transports/stream.h"
@@ -67,6 +68,7 @@ typedef struct TLSObject {
 
     LoopObject *loop;       /* owned */
     PyObject *app_protocol; /* owned; NULL after connection_lost */
+    FeedObject *feed;       /* takes plaintext, in the protocol's place; or NULL */
     PyObject *lower;        /* the transport below; NULL before connection_made, after the end */
     StreamObject *stream;   /* the same where it is a stream of ours */
     PyObject *context;      /* what protocol callbacks run in: that of the transport below */

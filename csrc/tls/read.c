@@ -1,7 +1,7 @@
 /* Plaintext's way in: what a read brought is decrypted into one exact bytes object for
- * data_received(), or into the buffer that a BufferedProtocol offers, as often as it takes.
- * While reading is paused, ciphertext is kept up to the high water mark; then the transport
- * below is paused, too.
+ * data_received() or a stream's feed, or into the buffer that a BufferedProtocol offers, as often
+ * as it takes. While reading is paused, ciphertext is kept up to the high water mark; then the
+ * transport below is paused, too.
  */
 
 #include "tls/connection.h"
@@ -59,6 +59,22 @@ call_app(TLSObject *tls, PyObject *protocol, PyObject *name, PyObject *arg)
 
 /* ---- data_received -------------------------------------------------------------------- */
 
+/* Gives plaintext, which it takes over, to the feed or the protocol. -1: as of call_app(). */
+static inline int
+deliver(TLSObject *tls, PyObject *bytes)
+{
+    int fed = tls->feed == NULL ? 0 : feed_received(tls->feed, bytes);
+    if (fed == 0) {
+        return call_app(tls, tls->app_protocol, tls->loop->state->str_data_received, bytes);
+    }
+    Py_DECREF(bytes);
+    if (unlikely(fed < 0)) {
+        app_failed(tls);
+        return -1;
+    }
+    return 0;
+}
+
 /* What the last read() of a batch returned is *last; the bytes may be empty. NULL: failed. */
 static PyObject *
 decrypt(TLSObject *tls, size_t bound, Py_ssize_t *last)
@@ -92,7 +108,6 @@ static bool
 read_bytes(TLSObject *tls)
 {
     TLSEngine *engine = &tls->engine;
-    PyObject *name = tls->loop->state->str_data_received;
     size_t bound;
     while (tls_may_read(tls) && (bound = engine->kind->bound(engine)) > 0) {
         if (unlikely(tls->flags & TLS_BUFFERED)) {
@@ -104,7 +119,7 @@ read_bytes(TLSObject *tls)
             bytes == NULL || last == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
         /* What came before the error is good. */
         if (bytes != NULL && PyBytes_GET_SIZE(bytes) > 0) {
-            if (call_app(tls, tls->app_protocol, name, bytes) < 0) {
+            if (deliver(tls, bytes) < 0) {
                 Py_XDECREF(raised);
                 return false;
             }

@@ -11,6 +11,14 @@ PyObject *tls_py_make(PyObject *self, PyObject *args, PyObject *kwargs);
 /* What a stream hands its data to when `protocol` is one of TLS; NULL otherwise. */
 const StreamSink *tls_sink_of(CoreState *state, PyObject *protocol);
 
+/* For asyncio's streams over a TLS transport (the exact type): its write() and is_closing(), the
+ * stream that carries it (borrowed, or NULL), and the end of feeding: data_received() is called
+ * from here on. */
+int tls_transport_write(PyObject *transport, PyObject *data);
+bool tls_transport_is_closing(PyObject *transport);
+StreamObject *tls_transport_stream(PyObject *transport);
+void tls_transport_stop_feeding(PyObject *transport);
+
 /* The loop is closed: frees what its TLS connections shared (write.c). */
 void tls_loop_closed(LoopObject *loop);
 

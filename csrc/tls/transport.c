@@ -7,9 +7,10 @@
 
 /* ---- writing -------------------------------------------------------------------------- */
 
-static int
-write_one(TLSObject *tls, PyObject *data)
+int
+tls_transport_write(PyObject *transport, PyObject *data)
 {
+    TLSObject *tls = TLS(transport);
     int status = 0;
     if (likely(PyBytes_CheckExact(data))) {
         return PyBytes_GET_SIZE(data) == 0 ? 0 : tls_write(tls, data);
@@ -33,7 +34,7 @@ write_one(TLSObject *tls, PyObject *data)
 static PyObject *
 tls_py_write(PyObject *self, PyObject *data)
 {
-    if (write_one(TLS(self), data) < 0) {
+    if (tls_transport_write(self, data) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -48,7 +49,7 @@ tls_py_writelines(PyObject *self, PyObject *lines)
     }
     int status = 0;
     for (Py_ssize_t i = 0; status == 0 && i < PySequence_Fast_GET_SIZE(items); i++) {
-        status = write_one(TLS(self), PySequence_Fast_GET_ITEM(items, i));
+        status = tls_transport_write(self, PySequence_Fast_GET_ITEM(items, i));
     }
     Py_DECREF(items);
     if (status < 0) {
@@ -203,10 +204,28 @@ tls_py_abort(PyObject *self, PyObject *Py_UNUSED(ignored))
     return tls_py_force_close(self, Py_None);
 }
 
+bool
+tls_transport_is_closing(PyObject *transport)
+{
+    return TLS(transport)->flags & TLS_CLOSED;
+}
+
 static PyObject *
 tls_py_is_closing(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(TLS(self)->flags & TLS_CLOSED);
+    return PyBool_FromLong(tls_transport_is_closing(self));
+}
+
+StreamObject *
+tls_transport_stream(PyObject *transport)
+{
+    return TLS(transport)->stream;
+}
+
+void
+tls_transport_stop_feeding(PyObject *transport)
+{
+    Py_CLEAR(TLS(transport)->feed);
 }
 
 /* ---- what it is ----------------------------------------------------------------------- */
@@ -303,6 +322,7 @@ tls_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(tls->extra);
     Py_VISIT(tls->loop);
     Py_VISIT(tls->app_protocol);
+    Py_VISIT(tls->feed);
     Py_VISIT(tls->lower);
     Py_VISIT(tls->context);
     Py_VISIT(tls->waiter);
@@ -316,6 +336,7 @@ tls_clear(PyObject *self)
 {
     TLSObject *tls = TLS(self);
     tls->stream = NULL;
+    Py_CLEAR(tls->feed);
     Py_CLEAR(tls->app_protocol);
     Py_CLEAR(tls->lower);
     Py_CLEAR(tls->context);
