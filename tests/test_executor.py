@@ -307,7 +307,7 @@ def test_one_thread_serves_jobs_one_after_the_other(loop, run):
         for _ in range(50):
             threads.add(await loop.run_in_executor(None, threading.get_ident))
             await asyncio.sleep(0.001)
-        assert len(threads) == 1
+        assert len(threads) <= 2  # a second one where the first was not idle yet, six without reuse
 
     run(main())
 
