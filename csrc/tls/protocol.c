@@ -5,9 +5,6 @@
 
 #include "tls/connection.h"
 
-#include <math.h>
-#include <stdlib.h>
-
 #define PROTOCOL(op) ((TLSProtocolObject *)(op))
 
 
@@ -18,11 +15,7 @@ tls_sink_received(StreamObject *stream, const char *data, size_t size)
 {
     TLSObject *tls = TLS(Py_NewRef(PROTOCOL(stream->protocol)->tls));
     LoopObject *loop = stream->loop;
-    /* Callbacks may run the loop, which would read into its buffer: it is taken meanwhile. */
-    char *taken = data == loop->read_buffer ? loop->read_buffer : NULL;
-    if (likely(taken != NULL)) {
-        loop->read_buffer = NULL;
-    }
+    char *taken = loop_take_read_buffer(loop, data);
     PyObject *entered = context_enter(loop, stream->context);
     if (likely(entered != NULL)) {
         tls_received(tls, data, size);
@@ -33,12 +26,7 @@ tls_sink_received(StreamObject *stream, const char *data, size_t size)
     else {
         tls_fatal(tls, "Fatal error on SSL protocol");
     }
-    if (likely(taken != NULL && loop->read_buffer == NULL && !loop->closed)) {
-        loop->read_buffer = taken;
-    }
-    else {
-        free(taken);
-    }
+    loop_give_read_buffer_back(loop, taken);
     Py_DECREF(tls);
 }
 

@@ -43,6 +43,30 @@ loop_read_buffer(LoopObject *loop)
     return loop->read_buffer + READ_BUFFER_OFFSET;
 }
 
+/* Takes that buffer from the loop where `data` lies in it: callbacks may run the loop, which
+ * would read into it. To be given back; NULL: `data` lies elsewhere. */
+static inline char *
+loop_take_read_buffer(LoopObject *loop, const char *data)
+{
+    char *taken = loop->read_buffer;
+    if (unlikely(taken == NULL || data != taken + READ_BUFFER_OFFSET)) {
+        return NULL;
+    }
+    loop->read_buffer = NULL;
+    return taken;
+}
+
+static inline void
+loop_give_read_buffer_back(LoopObject *loop, char *taken)
+{
+    if (likely(taken != NULL && loop->read_buffer == NULL && !loop->closed)) {
+        loop->read_buffer = taken;
+    }
+    else {
+        free(taken); /* the loop has made another meanwhile */
+    }
+}
+
 /* Loop methods. */
 PyObject *stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *connect_py_make(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
