@@ -2,8 +2,10 @@
 
 import asyncio
 import contextvars
+import functools
 import gc
 import sys
+import weakref
 
 import pytest
 
@@ -231,6 +233,27 @@ def test_a_task_factory_that_cannot_be_called(loop, value):
     with pytest.raises(TypeError, match="task factory must be a callable or None"):
         loop.set_task_factory(value)
     assert loop.get_task_factory() is None
+
+
+def test_a_task_factory_that_takes_itself_away(loop, run):
+    """It lasts until its call is over, though nobody else holds it."""
+    lasted = []
+
+    def make(loop, coro, **kwargs):
+        loop.set_task_factory(None)
+        lasted.append(held() is not None)
+        return asyncio.Task(coro, loop=loop, **kwargs)
+
+    async def main():
+        assert await loop.create_task(value_of(1)) == 1
+
+    factory = functools.partial(make)
+    held = weakref.ref(factory)
+    loop.set_task_factory(factory)
+    del factory
+    run(main())
+    assert lasted == [True]
+    assert held() is None
 
 
 def test_a_task_factory_that_raises(loop, run):

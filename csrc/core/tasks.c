@@ -122,7 +122,8 @@ task_from_class(LoopObject *loop, PyObject *coro, PyObject *const *values, PyObj
 
 /* 3.13.3 and later hand every keyword to the factory. */
 static PyObject *
-task_from_factory(LoopObject *loop, PyObject *coro, PyObject *const *values, PyObject *names)
+task_from_factory(LoopObject *loop, PyObject *factory, PyObject *coro, PyObject *const *values,
+                  PyObject *names)
 {
     Py_ssize_t count = names == NULL ? 0 : PyTuple_GET_SIZE(names);
     PyObject *stack[MAX_TASK_KEYWORDS + 3];
@@ -135,15 +136,15 @@ task_from_factory(LoopObject *loop, PyObject *coro, PyObject *const *values, PyO
     for (Py_ssize_t i = 0; i < count; i++) {
         stack[i + 3] = values[i];
     }
-    return PyObject_Vectorcall(loop->task_factory, stack + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET,
-                               names);
+    return PyObject_Vectorcall(factory, stack + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
 }
 
 #else
 
 /* Before 3.13.3 the factory gets `context` where one is given, and the name is set after. */
 static PyObject *
-task_from_factory(LoopObject *loop, PyObject *coro, PyObject *const *values, PyObject *names)
+task_from_factory(LoopObject *loop, PyObject *factory, PyObject *coro, PyObject *const *values,
+                  PyObject *names)
 {
     CoreState *state = loop->state;
     Py_ssize_t count = names == NULL ? 0 : PyTuple_GET_SIZE(names);
@@ -164,7 +165,7 @@ task_from_factory(LoopObject *loop, PyObject *coro, PyObject *const *values, PyO
     }
     PyObject *stack[] = {NULL, (PyObject *)loop, coro, context};
     PyObject *task = PyObject_Vectorcall(
-        loop->task_factory, stack + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+        factory, stack + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET,
         context == NULL || context == Py_None ? NULL : state->kwnames_context);
     if (task == NULL || name == NULL || name == Py_None) {
         return task;
@@ -243,7 +244,10 @@ tasks_py_create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, Py
     if (likely(loop->task_factory == NULL)) {
         return task_from_class(loop, args[0], args + 1, names);
     }
-    return task_from_factory(loop, args[0], args + 1, names);
+    PyObject *factory = Py_NewRef(loop->task_factory); /* it may set another */
+    PyObject *task = task_from_factory(loop, factory, args[0], args + 1, names);
+    Py_DECREF(factory);
+    return task;
 }
 
 PyObject *
