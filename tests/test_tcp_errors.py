@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from support import Recorder, attach, read_to_end, until
+from support import Recorder, attach, read_to_end, run_script, until
 
 pytestmark = pytest.mark.core
 
@@ -233,3 +233,42 @@ def test_failing_while_data_is_pending(loop, run, pair, errors):
 
     run(main())
     assert len(errors) == 1
+
+
+@pytest.mark.only("uvloop_clone")
+def test_no_memory_for_what_the_kernel_does_not_take(kind):
+    """Whichever allocation fails, the connection is lost and nothing else is."""
+    pytest.importorskip("_testcapi")
+    result = run_script(
+        kind,
+        """
+        import _testcapi, socket
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            reports = []
+            loop.set_exception_handler(lambda loop, context: reports.append(context))
+            for n in range(1, 8):
+                a, b = socket.socketpair()
+                a.setblocking(False)
+                transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=a)
+                data = b"x" * 4_000_000
+                _testcapi.set_nomemory(n, n + 1)
+                try:
+                    transport.write(data)
+                except MemoryError:
+                    pass
+                finally:
+                    _testcapi.remove_mem_hooks()
+                transport.abort()
+                b.close()
+                await asyncio.sleep(0)
+
+        loop = make_loop(KIND)
+        loop.run_until_complete(main())
+        loop.close()
+        print("done")
+        """,
+        env={"PYTHONMALLOC": "debug"},
+    )
+    assert result.stdout == "done\n", result.stderr

@@ -236,21 +236,19 @@ stream_queue_rest(StreamObject *stream)
         memcpy(write->chunks, stream->chunks, count * sizeof(StreamChunk));
         write->chunks[count - 1].size -= covered - size;
         write->count = count;
-        write->stream = STREAM(Py_NewRef(stream));
+        write->stream = stream;
         write->uv.data = write;
         chunks_as_buffers(write->chunks, count, buffers, count);
         err = uv_write(&write->uv, &stream->uv.stream, buffers, count, stream_write_done);
     }
     PyMem_Free(buffers); /* libuv keeps a copy of the vector */
     if (err < 0) {
-        if (write != NULL) {
-            Py_XDECREF(write->stream);
-            PyMem_Free(write);
-        }
+        PyMem_Free(write);
         stream_write_failed(stream, err);
         return;
     }
     stream->flags |= STREAM_WRITING;
+    Py_INCREF(stream); /* the request's */
     for (uint32_t i = 0; i < count; i++) {
         Py_INCREF(write->chunks[i].object);
     }
