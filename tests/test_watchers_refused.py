@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import tracemalloc
 import weakref
 
 import pytest
@@ -28,6 +29,35 @@ def test_a_closed_descriptor(loop, method):
     os.close(w)
     with pytest.raises(OSError):
         getattr(loop, method)(r, print)
+
+
+@pytest.mark.parametrize("method", ["add_reader", "add_writer"])
+def test_a_large_number_costs_no_memory(loop, method):
+    """Nothing is made ready for a descriptor that is not open."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(OSError):
+            getattr(loop, method)(5_000_000, print)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_wait_without_a_descriptor(loop, run):
+    """A socket of somebody's own that has none, and says that it is not ready."""
+
+    class Bare(socket.socket):
+        def recv(self, count):
+            raise BlockingIOError
+
+    async def main():
+        sock = Bare()
+        sock.setblocking(False)
+        os.close(sock.detach())
+        with pytest.raises((OSError, ValueError)):
+            await loop.sock_recv(sock, 1)
+
+    run(main())
 
 
 def test_a_closed_socket(loop, sockets):

@@ -59,6 +59,10 @@ table_grow_to(LoopObject *loop, int fd)
     if (slot != NULL) {
         return slot;
     }
+    if (fcntl(fd, F_GETFD) < 0) { /* any number may be given: no table is made for that */
+        PyErr_SetFromErrno(PyExc_OSError);
+        return NULL;
+    }
     WatcherTable *old = loop->watchers;
     size_t old_size = old != NULL ? old->size : 0;
     size_t size = old_size ? old_size : 64;
