@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import os
 import socket
+import struct
 import sys
 import warnings
 import weakref
@@ -609,5 +610,34 @@ def test_unix_pair_without_names(loop, run):
         one.sendto(b"x")
         await until(lambda: second.received)
         await end(first, second)
+
+    run(main())
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="netlink is Linux's")
+@pytest.mark.parametrize("given", [[b"data", (1, 2)], (b"data", (1, 2), 3), None])
+def test_what_recvfrom_of_a_subclass_gives(loop, run, errors, given):
+    """A family whose addresses only the socket module knows; two things of any iterable."""
+
+    class Odd(socket.socket):
+        def recvfrom(self, size):
+            self.recv(size)
+            return given
+
+    async def main():
+        sock = Odd(socket.AF_NETLINK, socket.SOCK_DGRAM)
+        sock.bind((0, 0))
+        transport, protocol = await endpoint(sock=sock)
+        # A question that the kernel answers: RTM_GETLINK, a dump of all.
+        sock.send(struct.pack("=IHHIIBxHiII", 32, 18, 0x301, 1, 0, 0, 0, 0, 0, 0))
+        await until(lambda: protocol.received or errors)
+        if type(given) is list:
+            assert protocol.received[0] == tuple(given)
+            transport.close()
+            await protocol.lost
+        else:
+            assert isinstance(await protocol.lost, (TypeError, ValueError))
+            assert errors[0]["message"] == "Fatal read error on datagram transport"
+            errors.clear()
 
     run(main())

@@ -242,6 +242,14 @@ datagram_receive_foreign(DatagramObject *datagram)
         }
         return -1;
     }
+    Py_SETREF(pair, PySequence_Tuple(pair)); /* from a method that may be anybody's */
+    if (pair == NULL || PyTuple_GET_SIZE(pair) != 2) {
+        if (pair != NULL) {
+            PyErr_SetString(PyExc_ValueError, "recvfrom() returned no pair");
+            Py_DECREF(pair);
+        }
+        return -1;
+    }
     datagram->arrived[0] =
         (Datagram){Py_NewRef(PyTuple_GET_ITEM(pair, 0)), Py_NewRef(PyTuple_GET_ITEM(pair, 1))};
     datagram->arrived_at = 0;
