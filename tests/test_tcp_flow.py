@@ -57,7 +57,8 @@ def test_set_limits(loop, run, pair, arguments, expected):
 
 
 @pytest.mark.parametrize(
-    "high, low", [(1, 2), (-1, None), (10, -1), (-2, -1), (None, -1), (math.nan, 0)]
+    "high, low",
+    [(1, 2), (-1, None), (10, -1), (-2, -1), (None, -1), (None, -(10**30)), (math.nan, 0)],
 )
 def test_limits_that_make_no_sense(loop, run, pair, high, low):
     a, _ = pair()

@@ -17,6 +17,9 @@ parse_mark(PyObject *value)
         return number < (double)MARK_MAX ? (Py_ssize_t)number : MARK_MAX;
     }
     Py_ssize_t size = PyNumber_AsSsize_t(value, NULL);
+    if (size < -MARK_MAX) {
+        return -MARK_MAX; /* four times that is a number, too */
+    }
     return size < MARK_MAX ? size : MARK_MAX;
 }
 
