@@ -1,6 +1,7 @@
 /* What the core room offers to the others: the loop and handle objects, the turn's entry
  * points, and how uv callbacks get hold of the GIL and report failures.
- * Order of the life of a callback: loop_call_soon() -> ready queue -> turn.c -> handle_run().
+ * Order of the life of a callback: schedule_py_call_soon() -> ready queue -> turn.c ->
+ * handle_run().
  */
 #ifndef UVLOOP_CLONE_CORE_H
 #define UVLOOP_CLONE_CORE_H
@@ -246,15 +247,11 @@ void wakeup_drain(LoopObject *loop);
 int signals_open(LoopObject *loop);
 /* After fork(): a socketpair of the child's own, under the same numbers. */
 int signals_renew(LoopObject *loop);
-PyObject *signals_py_let_go(PyObject *self, PyObject *handle);
-PyObject *signals_py_set_outer(PyObject *self, PyObject *fd);
 /* Signals wake the loop from here on; *old_fd is what signals_leave() restores, or NULL
  * outside the main thread. */
 int signals_enter(LoopObject *loop, PyObject **old_fd);
 void signals_leave(LoopObject *loop, PyObject *old_fd);
 void signals_close(LoopObject *loop);
-PyObject *signals_py_set_handle(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
-PyObject *signals_py_get_handles(PyObject *self, PyObject *ignored);
 
 /* tasks.c */
 PyObject *loop_new_future(LoopObject *loop);
@@ -284,10 +281,6 @@ int turn_run(LoopObject *loop);
 /* The kernel poll: returns how many callbacks of descriptors it put in front of the queue; -1
  * with an exception. */
 int turn_poll(LoopObject *loop, bool wait);
-/* pollhook.c: the poll by way of the hook. */
-int pollhook_call(LoopObject *loop, bool wait);
-PyObject *pollhook_py_set(PyObject *self, PyObject *hook);
-PyObject *pollhook_py_poll(PyObject *self, PyObject *timeout);
 /* uv_run for the closed handles; true while something is left. `wait`: for the next event,
  * without the GIL. */
 bool turn_drain_closing(LoopObject *loop, bool wait);

@@ -4,7 +4,7 @@
  * there is none.
  */
 
-#include "core/core.h"
+#include "core/pollhook.h"
 
 /* asyncio's timeout of the poll: 0 when something is ready, None when nothing ever will be. */
 static PyObject *

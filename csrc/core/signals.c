@@ -6,6 +6,7 @@
 
 #include "core/core.h"
 #include "core/ready.h"
+#include "core/signals.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -15,6 +15,7 @@
 #include "core/core.h"
 #include "core/handoff.h"
 #include "core/lookout.h"
+#include "core/pollhook.h"
 #include "core/ready.h"
 #include "io/io.h"
 #include "transports/transports.h"
