@@ -163,8 +163,8 @@ static PyMethodDef loop_methods[] = {
     {"_make_tls", FAST(tls_py_make), METH_VARARGS | METH_KEYWORDS, NULL},
     {"_prove_openssl", FAST(openssl_py_prove), METH_FASTCALL, NULL},
     {"_forget_openssl", openssl_py_forget, METH_NOARGS, NULL},
-    {"_start_listening", FAST(server_py_start_listening), METH_FASTCALL, NULL},
-    {"_stop_listening", server_py_stop_listening, METH_O, NULL},
+    {"_start_listening", FAST(listener_py_start), METH_FASTCALL, NULL},
+    {"_stop_listening", listener_py_stop, METH_O, NULL},
 
     {NULL},
 };

@@ -1,4 +1,4 @@
-/* The C half of a server: attached transports, and listening sockets. */
+/* The C half of a server: its attached transports. */
 #ifndef UVLOOP_CLONE_SERVER_H
 #define UVLOOP_CLONE_SERVER_H
 

@@ -1,6 +1,6 @@
 /* The stream transport's struct and what its files share: stream.c (life and methods),
- * stream_read.c (the packet's way in), stream_write.c (its way out). For these, server.c and
- * the protocol engines that sit on a stream; nobody else includes it.
+ * stream_read.c (the packet's way in), stream_write.c (its way out). For these, for what makes
+ * streams and for the protocol engines that sit on one; nobody else includes it.
  *
  * Life: stream_open() adopts a descriptor and takes a reference for the open uv handle.
  * close()/abort()/errors lead to stream_lose_connection(), which queues connection_lost;

@@ -19,7 +19,7 @@ bool transport_owns(const uv_handle_t *handle);
 /* The loop is being closed: close the handle without telling the protocol (stream.c). */
 void transport_abandon(uv_handle_t *handle);
 
-/* Stops all listening (server.c). */
+/* Stops all listening (listener.c). */
 void listeners_close(LoopObject *loop);
 
 /* A nested run begins: datagrams that an outer delivery holds are its to deliver (datagram.c). */
@@ -73,7 +73,7 @@ PyObject *connect_py_make(PyObject *self, PyObject *const *args, Py_ssize_t narg
 PyObject *datagram_py_make(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *pipe_py_make_reader(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *pipe_py_make_writer(PyObject *self, PyObject *args, PyObject *kwargs);
-PyObject *server_py_start_listening(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
-PyObject *server_py_stop_listening(PyObject *self, PyObject *sock);
+PyObject *listener_py_start(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *listener_py_stop(PyObject *self, PyObject *sock);
 
 #endif
