@@ -1,6 +1,7 @@
-/* The stream transport's struct and what its files share: stream.c (life and methods),
- * stream_read.c (the packet's way in), stream_write.c (its way out). For these, for what makes
- * streams and for the protocol engines that sit on one; nobody else includes it.
+/* The stream transport's struct and what its files share: stream.c (its life), stream_methods.c
+ * (what its user sees), stream_read.c (the packet's way in), stream_write.c (its way out). For
+ * these, for what makes streams and for the protocol engines that sit on one; nobody else
+ * includes it.
  *
  * Life: stream_open() adopts a descriptor and takes a reference for the open uv handle.
  * close()/abort()/errors lead to stream_lose_connection(), which queues connection_lost;
@@ -126,6 +127,13 @@ void stream_hold(StreamObject *stream);
 void stream_let_go(StreamObject *stream);
 /* Calls a method of the protocol in the stream's context; NULL on exception. */
 PyObject *stream_call_protocol(StreamObject *stream, PyObject *name, PyObject *arg);
+/* Makes `extra` where there is none yet. */
+int stream_ensure_extra(StreamObject *stream);
+/* The type's slots. */
+int stream_traverse(PyObject *self, visitproc visit, void *arg);
+int stream_clear(PyObject *self);
+void stream_finalize(PyObject *self);
+void stream_dealloc(PyObject *self);
 
 /* stream_read.c */
 void stream_start_reading(StreamObject *stream);
