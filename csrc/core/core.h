@@ -258,6 +258,10 @@ PyObject *loop_new_future(LoopObject *loop);
 /* A Future whose result is None; borrowed. */
 PyObject *loop_done_future(LoopObject *loop);
 
+/* Ends the waiting for a transport to be made: *waiter, a future or NULL, gets the result None,
+ * or `exc` unless that is NULL, and is given up. Nothing happens to a cancelled one. */
+void loop_wake_waiter(LoopObject *loop, PyObject **waiter, PyObject *exc, PyObject *transport);
+
 /* A task that stepped aside for a nested run. */
 typedef struct {
     PyObject *task; /* owned; NULL: there was none */

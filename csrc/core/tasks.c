@@ -1,5 +1,5 @@
-/* create_future, create_task and the task factory; and how the current task steps aside
- * while a nested run of the loop executes other tasks. */
+/* Futures that C makes or wakes, create_future, create_task and the task factory; and how the
+ * current task steps aside while a nested run of the loop executes other tasks. */
 
 #include "core/core.h"
 #include "core/tasks.h"
@@ -48,6 +48,28 @@ loop_done_future(LoopObject *loop)
         loop->done_future = future;
     }
     return loop->done_future;
+}
+
+void
+loop_wake_waiter(LoopObject *loop, PyObject **waiter, PyObject *exc, PyObject *transport)
+{
+    CoreState *state = loop->state;
+    PyObject *future = *waiter, *result = NULL;
+    if (future == NULL) {
+        return;
+    }
+    *waiter = NULL;
+    PyObject *cancelled = PyObject_CallMethodNoArgs(future, state->str_cancelled);
+    if (cancelled == Py_False) {
+        result = exc != NULL ? PyObject_CallMethodOneArg(future, state->str_set_exception, exc)
+                             : PyObject_CallMethodOneArg(future, state->str_set_result, Py_None);
+    }
+    if (cancelled == NULL || (cancelled == Py_False && result == NULL)) {
+        loop_report_raised(loop, "waiter of a connection", "transport", transport, NULL, NULL);
+    }
+    Py_XDECREF(cancelled);
+    Py_XDECREF(result);
+    Py_DECREF(future);
 }
 
 PyObject *

@@ -77,30 +77,6 @@ tls_stop_timer(TLSObject *tls, HandleObject **timer)
     }
 }
 
-/* Ends the waiting for the handshake; `exc` may be NULL. */
-static void
-tls_wake_waiter(TLSObject *tls, PyObject *exc)
-{
-    CoreState *state = tls->loop->state;
-    PyObject *waiter = tls->waiter;
-    if (waiter == NULL) {
-        return;
-    }
-    tls->waiter = NULL;
-    PyObject *cancelled = PyObject_CallMethodNoArgs(waiter, state->str_cancelled);
-    PyObject *result = NULL;
-    if (cancelled == Py_False) {
-        result = exc != NULL ? PyObject_CallMethodOneArg(waiter, state->str_set_exception, exc)
-                             : PyObject_CallMethodOneArg(waiter, state->str_set_result, Py_None);
-    }
-    if (cancelled == NULL || (cancelled == Py_False && result == NULL)) {
-        loop_report_raised(tls->loop, "waiter of a connection", NULL, NULL, NULL, NULL);
-    }
-    Py_XDECREF(cancelled);
-    Py_XDECREF(result);
-    Py_DECREF(waiter);
-}
-
 /* ---- the transport below -------------------------------------------------------------- */
 
 void
@@ -215,7 +191,7 @@ handshake_failed(TLSObject *tls)
     PyErr_SetRaisedException(Py_NewRef(exc));
     tls_fatal(tls, certificate ? "SSL handshake failed on verifying the certificate"
                                : "SSL handshake failed");
-    tls_wake_waiter(tls, exc);
+    loop_wake_waiter(tls->loop, &tls->waiter, exc, (PyObject *)tls);
     Py_DECREF(exc);
 }
 
@@ -280,7 +256,7 @@ handshake_done(TLSObject *tls)
         }
         Py_DECREF(result);
     }
-    tls_wake_waiter(tls, NULL);
+    loop_wake_waiter(tls->loop, &tls->waiter, NULL, (PyObject *)tls);
     if (tls->backlog > 0) {
         tls_want_flush(tls);
     }
@@ -656,7 +632,7 @@ tls_connection_lost(TLSObject *tls, PyObject *exc)
     Py_CLEAR(tls->lower);
     Py_CLEAR(tls->feed);
     Py_CLEAR(tls->app_protocol);
-    tls_wake_waiter(tls, exc == Py_None ? NULL : exc);
+    loop_wake_waiter(tls->loop, &tls->waiter, exc == Py_None ? NULL : exc, (PyObject *)tls);
     tls_stop_timer(tls, &tls->shutdown_timer);
     tls_stop_timer(tls, &tls->handshake_timer);
     if (on_stream && (tls->flags & TLS_CLOSED_AGAIN)) {

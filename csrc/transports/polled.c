@@ -197,25 +197,6 @@ polled_new(PyTypeObject *type, const PolledKind *kind, LoopObject *loop, PyObjec
     return transport;
 }
 
-static void
-polled_resolve_waiter(PolledObject *transport)
-{
-    CoreState *state = transport->loop->state;
-    PyObject *waiter = transport->waiter, *result = NULL;
-    transport->waiter = NULL;
-    PyObject *cancelled = PyObject_CallMethodNoArgs(waiter, state->str_cancelled);
-    if (cancelled == Py_False) {
-        result = PyObject_CallMethodOneArg(waiter, state->str_set_result, Py_None);
-    }
-    if (cancelled == NULL || (cancelled == Py_False && result == NULL)) {
-        loop_report_raised(transport->loop, "waiter of a transport", "transport",
-                           (PyObject *)transport, NULL, NULL);
-    }
-    Py_XDECREF(cancelled);
-    Py_XDECREF(result);
-    Py_DECREF(waiter);
-}
-
 /* Three callbacks of asyncio's, queued one right after the other, and therefore one here. */
 static PyObject *
 polled_made(LoopObject *loop, PyObject *owner, PyObject *reads)
@@ -234,9 +215,7 @@ polled_made(LoopObject *loop, PyObject *owner, PyObject *reads)
         loop_report_raised(loop, "The descriptor cannot be polled", "transport", owner,
                            "protocol", transport->protocol);
     }
-    if (transport->waiter != NULL) {
-        polled_resolve_waiter(transport);
-    }
+    loop_wake_waiter(loop, &transport->waiter, NULL, owner);
     Py_RETURN_NONE;
 }
 

@@ -235,25 +235,6 @@ stream_open(StreamObject *stream, int fd, int family)
     return 0;
 }
 
-static void
-stream_resolve_waiter(StreamObject *stream)
-{
-    CoreState *state = stream->loop->state;
-    PyObject *waiter = stream->waiter;
-    stream->waiter = NULL;
-    PyObject *cancelled = PyObject_CallMethodNoArgs(waiter, state->str_cancelled);
-    PyObject *result = NULL;
-    if (cancelled == Py_False) {
-        result = PyObject_CallMethodOneArg(waiter, state->str_set_result, Py_None);
-    }
-    if (cancelled == NULL || (cancelled == Py_False && result == NULL)) {
-        loop_report_raised(stream->loop, "waiter of a connection", NULL, NULL, NULL, NULL);
-    }
-    Py_XDECREF(cancelled);
-    Py_XDECREF(result);
-    Py_DECREF(waiter);
-}
-
 /* connection_made, the start of reading and the waiter: three callbacks of asyncio's, queued
  * one right after the other, and therefore one here. */
 static PyObject *
@@ -277,9 +258,7 @@ stream_made(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
                            "protocol", stream->protocol);
     }
     stream_start_reading(stream);
-    if (stream->waiter != NULL) {
-        stream_resolve_waiter(stream);
-    }
+    loop_wake_waiter(loop, &stream->waiter, NULL, owner);
     Py_RETURN_NONE;
 }
 
