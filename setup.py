@@ -4,7 +4,7 @@ uvloop_clone._ffi; everything else is in pyproject.toml.
 Environment variables:
     LIBUV_PREFIX           where libuv lies (include/uv.h, lib/libuv.*) instead of asking pkg-config
     UVLOOP_CLONE_WERROR    1: a compiler warning fails the build
-    UVLOOP_CLONE_DEBUG     1: -O0, assertions and ownership counters
+    UVLOOP_CLONE_DEBUG     1: -O0, and the assertions of CPython's headers
     UVLOOP_CLONE_SANITIZE  1: AddressSanitizer and UndefinedBehaviorSanitizer
     MAKEFLAGS              -jN bounds the compilers that run side by side (default: one per CPU)
 """
@@ -110,7 +110,7 @@ def arguments():
     if switched_on("UVLOOP_CLONE_WERROR"):
         compile_args.append("-Werror")
     if switched_on("UVLOOP_CLONE_DEBUG"):
-        compile_args += ["-O0", "-g", "-UNDEBUG", "-DUVLOOP_CLONE_DEBUG"]
+        compile_args += ["-O0", "-g", "-UNDEBUG"]
     elif not switched_on("UVLOOP_CLONE_SANITIZE"):
         compile_args.append("-O3")
         if sys.platform == "linux":

@@ -1,7 +1,7 @@
 /* The module state: every type, imported object and interned name that the C code uses,
- * plus the free lists. There is one per interpreter and it is the only "global" of the
- * extension. The lists below are X-macros: a new entry is filled, visited and cleared
- * by state.c without further code.
+ * plus the free lists. There is one per interpreter, and the extension has no other "global" but
+ * the addresses of OpenSSL's functions (tls/openssl.h). The lists below are X-macros: a new entry
+ * is filled, visited and cleared by state.c without further code.
  */
 #ifndef UVLOOP_CLONE_STATE_H
 #define UVLOOP_CLONE_STATE_H

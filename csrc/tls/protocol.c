@@ -1,6 +1,6 @@
 /* What the transport below sees of a TLS connection: an asyncio.Protocol in C for any
  * transport, and `tls_sink` for a stream of ours, which hands over the buffer that libuv has
- * read into. Also where a connection is made: Loop._tls_protocol().
+ * read into. Also where a connection is made: Loop._make_tls().
  */
 
 #include "tls/connection.h"
@@ -141,7 +141,7 @@ protocol_get_app_reading_paused(PyObject *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(PROTOCOL(self)->tls->flags & TLS_READ_PAUSED);
 }
 
-/* ---- Loop._tls_protocol --------------------------------------------------------------- */
+/* ---- Loop._make_tls ------------------------------------------------------------------- */
 
 static TLSObject *
 tls_new(LoopObject *loop)

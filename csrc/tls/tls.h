@@ -5,7 +5,7 @@
 #include "core/core.h"
 #include "transports/stream.h"
 
-/* Loop._tls_protocol(): the protocol that puts TLS on a transport (protocol.c). */
+/* Loop._make_tls(): the protocol that puts TLS on a transport (protocol.c). */
 PyObject *tls_py_make(PyObject *self, PyObject *args, PyObject *kwargs);
 
 /* What a stream hands its data to when `protocol` is one of TLS; NULL otherwise. */
