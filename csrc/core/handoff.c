@@ -92,9 +92,11 @@ handoff_py_wait(PyObject *self, PyObject *Py_UNUSED(ignored))
         handoff_let_go(handoff);
         Py_RETURN_NONE;
     }
-    Py_BEGIN_ALLOW_THREADS handoff_let_go(handoff);
+    Py_BEGIN_ALLOW_THREADS
+    handoff_let_go(handoff);
     handoff_watch_queue(handoff, seen);
-    Py_END_ALLOW_THREADS atomic_store(&handoff->spinning, false);
+    Py_END_ALLOW_THREADS
+    atomic_store(&handoff->spinning, false);
     Py_RETURN_NONE;
 }
 

@@ -96,12 +96,13 @@ wakeup_wait_for_run(HandleObject *handle)
     loop->run_waiters++;
     /* Taken before the GIL is let go: the loop cannot say "over" before we listen. */
     uv_mutex_lock(&loop->run_lock);
-    Py_BEGIN_ALLOW_THREADS while (handle->flags & HANDLE_RUNNING)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    while (handle->flags & HANDLE_RUNNING) {
         uv_cond_wait(&loop->run_over, &loop->run_lock);
     }
     uv_mutex_unlock(&loop->run_lock);
-    Py_END_ALLOW_THREADS loop->run_waiters--;
+    Py_END_ALLOW_THREADS
+    loop->run_waiters--;
     Py_DECREF(handle);
     Py_DECREF(loop);
 }

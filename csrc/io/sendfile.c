@@ -87,10 +87,10 @@ sendfile_try(CoreState *state, int sock, PyObject *const *args, Py_ssize_t *sent
         size_t left = (size_t)(limit - *sent);
         size_t size = left < budget ? left : budget;
         ssize_t count;
-        Py_BEGIN_ALLOW_THREADS count =
-            sendfile_once(sock, (int)file, (off_t)(offset + *sent), size);
-        Py_END_ALLOW_THREADS if (count < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        count = sendfile_once(sock, (int)file, (off_t)(offset + *sent), size);
+        Py_END_ALLOW_THREADS
+        if (count < 0) {
             return sendfile_failed(state, tried_before, *sent);
         }
         if (count == 0) {
