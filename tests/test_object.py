@@ -379,7 +379,7 @@ def test_outcomes_of_the_executor_come_by_call_soon_threadsafe(traced):
     mine.run_until_complete(main())
 
 
-@pytest.mark.parametrize("method", ["call_soon", "call_later"])
+@pytest.mark.parametrize("method", ["call_soon", "call_later", "call_soon_threadsafe"])
 def test_a_cycle_through_a_kept_handle_of_an_unclosed_loop_is_collected(new_loop, method):
     class Owner:
         def __init__(self):

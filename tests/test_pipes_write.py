@@ -236,6 +236,21 @@ def test_the_reader_goes(loop, run, pipe):
     run(main())
 
 
+def test_the_reader_goes_in_debug_mode(loop, run, pipe, caplog):
+    """The failed write() is logged there."""
+    file, source = pipe
+    loop.set_debug(True)
+
+    async def main():
+        transport, protocol = await writing(file)
+        source.close()
+        with caplog.at_level("DEBUG", logger="asyncio"):
+            transport.write(b"for nobody")
+        assert isinstance(await asyncio.wait_for(protocol.lost, 5), BrokenPipeError)
+
+    run(main())
+
+
 def test_the_reader_goes_while_data_waits(loop, run, pipe):
     file, source = pipe
 

@@ -99,6 +99,33 @@ def test_connection_made(loop, run, pair, errors):
 
 
 @pytest.mark.parametrize("exception", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("way", ["stream", "pipe"])
+def test_connection_made_leaves_the_loop(loop, pair, exception, way):
+    """Who runs the loop again finds the connection made."""
+    a, b = pair()
+
+    class Leaving(Recorder):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            raise exception
+
+    async def main():
+        if way == "stream":
+            transport, protocol = await attach(a, Leaving)
+        else:
+            transport, protocol = await loop.connect_read_pipe(Leaving, a)
+        b.send(b"x")
+        await until(lambda: protocol.data == b"x")
+        transport.close()
+        await protocol.lost
+
+    task = loop.create_task(asyncio.wait_for(main(), 5))
+    with pytest.raises(exception):
+        loop.run_until_complete(task)
+    loop.run_until_complete(task)
+
+
+@pytest.mark.parametrize("exception", [SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("method", ["data_received", "eof_received"])
 def test_exits_leave_the_loop(loop, pair, method, exception):
     a, b = pair()

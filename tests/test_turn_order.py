@@ -98,3 +98,29 @@ def test_what_is_sent_arrives_within_two_turns(loop, run, pair):
         receiver.abort()
 
     run(main())
+
+
+@pytest.mark.parametrize("what", ["resume_reading", "add_reader"])
+def test_what_is_there_arrives_within_two_turns_of_watching(loop, run, pair, what):
+    near, far = pair
+
+    async def main():
+        transport, protocol = await loop.create_connection(Recorder, sock=far.dup())
+        came = []
+        for count in range(1, 9):
+            transport.pause_reading()
+            for _ in range(count):  # wherever the loop is in its series of turns
+                await asyncio.sleep(0)
+            near.send(b"x")
+            if what == "resume_reading":
+                transport.resume_reading()
+            else:
+                loop.add_reader(far, lambda: came.append(far.recv(1)))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert len(protocol.data) + len(came) == count
+            if what == "add_reader":
+                loop.remove_reader(far)
+        transport.abort()
+
+    run(main())

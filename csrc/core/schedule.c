@@ -176,6 +176,9 @@ schedule_py_call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize
             Py_DECREF(handle);
             return NULL;
         }
+        if (loop->thread_id == 0) {
+            handle_track(handle);
+        }
     }
     else {
         wakeup_push(loop, handle);

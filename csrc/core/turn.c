@@ -23,7 +23,8 @@
 /* While callbacks are ready, this many turns and this long may pass without asking the
  * kernel: a chain of sleep(0) pays for one poll in 16 turns, and sockets, timers and signals
  * wait 50 us at most beyond what four turns take. The turn after one that has sent something
- * polls (turn_poll_next): who reads it may be on this loop, and be waited for in turns. */
+ * or begun to watch a descriptor polls (turn_poll_next): programs wait for what comes of that
+ * in turns, and count them. */
 #define MAX_TURNS_WITHOUT_POLL 16
 #define MAX_NS_WITHOUT_POLL 50000
 

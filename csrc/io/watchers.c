@@ -504,6 +504,7 @@ watchers_add(PyObject *self, PyObject *const *args, Py_ssize_t nargs, int direct
     else if (!PyLong_Check(args[0])) {
         watchers_keep_file(loop, fd, handle, direction, args[0]);
     }
+    turn_poll_next(loop);
     return (PyObject *)handle;
 }
 

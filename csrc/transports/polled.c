@@ -204,10 +204,11 @@ polled_made(LoopObject *loop, PyObject *owner, PyObject *reads)
     PolledObject *transport = POLLED(owner);
     PyObject *name = loop->state->str_connection_made;
     PyObject *result = PyObject_CallMethodOneArg(transport->protocol, name, owner);
-    if (result == NULL) {
-        if (exception_leaves_loop()) {
-            return NULL;
-        }
+    PyObject *leaving = NULL;
+    if (result == NULL && exception_leaves_loop()) {
+        leaving = PyErr_GetRaisedException(); /* the loop may be run again */
+    }
+    else if (result == NULL) {
         polled_report_callback(transport, name);
     }
     Py_XDECREF(result);
@@ -216,6 +217,10 @@ polled_made(LoopObject *loop, PyObject *owner, PyObject *reads)
                            "protocol", transport->protocol);
     }
     loop_wake_waiter(loop, &transport->waiter, NULL, owner);
+    if (unlikely(leaving != NULL)) {
+        PyErr_SetRaisedException(leaving);
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 
@@ -325,7 +330,7 @@ polled_fatal(PolledObject *transport, const char *message)
     }
     else if (loop->debug) {
         polled_log_values(transport, "debug",
-                          Py_BuildValue("(ssOO)", "%r: %s: %r", transport, message, exc));
+                          Py_BuildValue("(sOsO)", "%r: %s: %r", transport, message, exc));
     }
     polled_force_close(transport, exc);
     Py_DECREF(exc);
@@ -494,6 +499,7 @@ polled_py_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
         if (loop_check_closed(transport->loop) < 0 || polled_start_reading(transport) < 0) {
             return NULL;
         }
+        turn_poll_next(transport->loop);
         polled_log(transport, "debug", "%r resumes reading");
     }
     Py_RETURN_NONE;

@@ -242,7 +242,7 @@ stream_made(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
 {
     StreamObject *stream = STREAM(owner);
     stream->flags |= STREAM_PROTOCOL_CONNECTED;
-    PyObject *result = NULL;
+    PyObject *result = NULL, *leaving = NULL;
     if (stream->protocol != NULL && streams_adopt(loop, stream->protocol, &stream->feed) == 0) {
         result =
             PyObject_CallMethodOneArg(stream->protocol, loop->state->str_connection_made, owner);
@@ -251,7 +251,7 @@ stream_made(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
         Py_XDECREF(result);
     }
     else if (exception_leaves_loop()) {
-        return NULL;
+        leaving = PyErr_GetRaisedException(); /* the loop may be run again */
     }
     else {
         loop_report_raised(loop, "Exception in callback connection_made()", "transport", owner,
@@ -259,6 +259,10 @@ stream_made(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
     }
     stream_start_reading(stream);
     loop_wake_waiter(loop, &stream->waiter, NULL, owner);
+    if (unlikely(leaving != NULL)) {
+        PyErr_SetRaisedException(leaving);
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 

@@ -118,6 +118,7 @@ stream_py_resume_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
     if ((stream->flags & (STREAM_CLOSING | STREAM_PAUSED)) == STREAM_PAUSED) {
         stream->flags &= ~STREAM_PAUSED;
         stream_start_reading(stream);
+        turn_poll_next(stream->loop);
     }
     Py_RETURN_NONE;
 }
