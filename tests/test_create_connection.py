@@ -2,8 +2,10 @@
 
 import asyncio
 import errno
+import gc
 import socket
 import sys
+import warnings
 
 import pytest
 from serving import Echo, ask, hang_up, needs_ipv6, port_of, resolving_to, shut
@@ -95,6 +97,37 @@ def test_protocol_is_made_after_the_connection(loop, run):
         assert made == []
 
     run(main())
+
+
+async def give_protocol():
+    return asyncio.Protocol()
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'give_protocol' was never awaited:RuntimeWarning")
+@pytest.mark.parametrize("factory", [lambda: None, give_protocol, object], ids=repr)
+@pytest.mark.parametrize("way", ["host", "sock", "unix", "datagram", "pipe"])
+def test_a_factory_that_gives_no_protocol(loop, run, pair, factory, way):
+    near, _far = pair()
+
+    async def connect():
+        if way == "host":
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                await loop.create_connection(factory, *server.getsockname())
+        elif way == "sock":
+            await loop.create_connection(factory, sock=near)
+        elif way == "unix":
+            one, _other = socket.socketpair()
+            await loop.create_unix_connection(factory, sock=one)
+        elif way == "datagram":
+            await loop.create_datagram_endpoint(factory, local_addr=("127.0.0.1", 0))
+        else:
+            await loop.connect_read_pipe(factory, near)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # sockets that nobody closes
+        with pytest.raises(AttributeError, match="has no attribute 'connection_made'"):
+            run(connect())
+        gc.collect()
 
 
 def test_failing_protocol_factory(loop, run):

@@ -410,6 +410,42 @@ def test_forgotten_by_its_protocol(loop, run, pair):
     assert len(texts) == 1
 
 
+def test_forgotten_while_paused(loop, run, pair):
+    a, b = pair()
+
+    async def main():
+        transport, _ = await attach(a, asyncio.Protocol)
+        transport.write(b"last words")
+        transport.pause_reading()
+        del transport, _
+        await collecting_until(lambda: a.fileno() == -1)
+        assert await read_to_end(b) == b"last words"
+
+    with unclosed() as texts:
+        run(main())
+    assert len(texts) == 1
+
+
+def test_resumed_nobody_else_needs_to_hold_it(loop, run, pair):
+    a, b = pair()
+
+    async def main():
+        protocol = (await attach(a, Recorder))[1]
+        protocol.transport.pause_reading()
+        protocol.transport.resume_reading()
+        ref = weakref.ref(protocol)
+        del protocol
+        gc.collect()
+        await asyncio.sleep(0.01)
+        gc.collect()
+        b.send(b"x")
+        await until(lambda: ref().data == b"x")
+        ref().transport.close()
+        await ref().lost
+
+    run(main())
+
+
 def test_collecting_in_its_own_calls(loop, run, pair):
     a, b = pair()
 

@@ -2,8 +2,10 @@
 
 import array
 import asyncio
+import errno
 import logging
 import socket
+import struct
 import sys
 
 import pytest
@@ -327,6 +329,25 @@ def test_write_eof_waits_for_the_data(loop, run, pair):
     run(main())
 
 
+def test_write_eof_after_a_reset(loop, run):
+    """Nobody has noticed it yet, as reading is paused."""
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            transport, protocol = await loop.create_connection(Recorder, *listener.getsockname())
+            peer = listener.accept()[0]
+        transport.pause_reading()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        with pytest.raises(OSError) as caught:
+            transport.write_eof()
+        assert caught.value.errno == errno.ENOTCONN
+        transport.abort()
+        await protocol.lost
+
+    run(main())
+
+
 def test_write_after_write_eof(loop, run, pair):
     a, _b = pair()
 
@@ -335,8 +356,9 @@ def test_write_after_write_eof(loop, run, pair):
         transport.write_eof()
         with pytest.raises(RuntimeError, match=r"Cannot call write.* after write_eof"):
             transport.write(b"x")
-        with pytest.raises(RuntimeError, match=r"Cannot call write.* after write_eof"):
-            transport.writelines([b"x"])
+        for lines in ([b"x"], []):
+            with pytest.raises(RuntimeError, match=r"Cannot call write.* after write_eof"):
+                transport.writelines(lines)
         transport.close()
         await protocol.lost
 

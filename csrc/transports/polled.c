@@ -174,7 +174,7 @@ polled_new(PyTypeObject *type, const PolledKind *kind, LoopObject *loop, PyObjec
     }
     int fd = fd_from_object(number);
     Py_DECREF(number);
-    if (fd < 0) {
+    if (fd < 0 || protocol_check(loop->state, protocol) < 0) {
         return NULL;
     }
     PolledObject *transport = POLLED(type->tp_alloc(type, 0));

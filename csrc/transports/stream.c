@@ -60,6 +60,17 @@ is_buffered_protocol(CoreState *state, PyObject *protocol)
     return found;
 }
 
+int
+protocol_check(CoreState *state, PyObject *protocol)
+{
+    if (likely(PyType_IsSubtype(Py_TYPE(protocol), (PyTypeObject *)state->asyncio_protocol))) {
+        return 0;
+    }
+    PyObject *method = PyObject_GetAttr(protocol, state->str_connection_made);
+    Py_XDECREF(method);
+    return method == NULL ? -1 : 0;
+}
+
 void
 stream_stop_feeding(StreamObject *stream)
 {
@@ -120,7 +131,8 @@ stream_new(LoopObject *loop, PyObject *protocol, PyObject *context)
     stream->low_water = FLOW_LOW_WATER;
     stream->fd = -1;
     stream->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
-    if (stream->context == NULL || stream_set_protocol(stream, protocol) < 0) {
+    if (stream->context == NULL || protocol_check(loop->state, protocol) < 0
+        || stream_set_protocol(stream, protocol) < 0) {
         Py_DECREF(stream);
         return NULL;
     }

@@ -28,6 +28,11 @@ stream_py_writelines(PyObject *self, PyObject *lines)
         return NULL;
     }
 #endif
+    if (unlikely(STREAM(self)->flags & STREAM_EOF_WRITTEN)) {
+        PyErr_Format(PyExc_RuntimeError, "Cannot call %s() after write_eof()",
+                     PY_VERSION_HEX >= 0x030C0000 ? "writelines" : "write");
+        return NULL;
+    }
     PyObject *items = flow_lines(lines);
     if (items == NULL) {
         return NULL;
@@ -107,6 +112,7 @@ stream_py_pause_reading(PyObject *self, PyObject *Py_UNUSED(ignored))
         stream_settle_reading(stream);
         stream->flags |= STREAM_PAUSED;
         stream_stop_reading(stream);
+        stream_let_go(stream);
     }
     Py_RETURN_NONE;
 }

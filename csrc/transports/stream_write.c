@@ -181,8 +181,9 @@ stream_drained(StreamObject *stream)
     if (stream->flags & STREAM_CLOSING) {
         stream_lose_connection(stream, NULL);
     }
-    else if (stream->flags & STREAM_EOF_WRITTEN) {
-        stream_write_eof(stream);
+    else if (stream->flags & STREAM_EOF_WRITTEN && stream_write_eof(stream) < 0) {
+        loop_report_raised(stream->loop, "shutdown() after write_eof() failed", "transport",
+                           (PyObject *)stream, "protocol", stream->protocol);
     }
 }
 
@@ -610,7 +611,7 @@ stream_write_eof(StreamObject *stream)
         return 0; /* stream_drained() comes back here */
     }
     stream->flags |= STREAM_SHUT;
-    if (shutdown(stream->fd, SHUT_WR) < 0 && errno != ENOTCONN) {
+    if (shutdown(stream->fd, SHUT_WR) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
