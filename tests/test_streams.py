@@ -438,6 +438,15 @@ def test_another_reads_what_came(between):
     between(act, test)
 
 
+def test_fed_by_hand_after_data_came(between):
+    """What came before it is before it."""
+
+    async def test(reader, writer, task, other):
+        assert await task == b"data by hand"
+
+    between(lambda reader, writer, task: reader.feed_data(b" by hand"), test)
+
+
 def test_two_readers_in_turn(connected):
     """The second asks until it may, before the first one goes on; each packet wakes one of them."""
 

@@ -124,3 +124,34 @@ def test_what_is_there_arrives_within_two_turns_of_watching(loop, run, pair, wha
         transport.abort()
 
     run(main())
+
+
+def test_an_answer_comes_behind_what_was_scheduled_before(loop, run, pair):
+    """asyncio polls before a turn: what is written in it is met by the next one's poll."""
+    near, far = pair
+    order = []
+
+    class Peer(asyncio.Protocol):
+        def data_received(self, data):
+            order.append("data")
+
+    async def main():
+        sender, _ = await loop.create_connection(asyncio.Protocol, sock=near)
+        receiver, _ = await loop.create_connection(Peer, sock=far)
+
+        def schedule_and_write():
+            loop.call_soon(order.append, "soon")
+            sender.write(b"x")
+
+        for turns in range(40):  # wherever the loop is in its series of turns
+            order.clear()
+            for _ in range(turns % 20):
+                await asyncio.sleep(0)
+            loop.call_soon(schedule_and_write)
+            while len(order) < 2:
+                await asyncio.sleep(0)
+            assert order == ["soon", "data"]
+        sender.abort()
+        receiver.abort()
+
+    run(main())

@@ -293,16 +293,16 @@ turn_pass(LoopObject *loop)
     if (turn_run_ready(loop, before) < 0) {
         return -1;
     }
-    bool poll = turn_should_poll(loop);
-    if (loop->unflushed != NULL) {
-        streams_flush(loop);
-    }
-    if (poll) {
+    if (turn_should_poll(loop)) {
         int arrived = turn_poll(loop, false);
         if (arrived < 0) {
             return -1;
         }
         next += (size_t)arrived;
+    }
+    /* Not before the poll: what comes back comes behind what was scheduled with it. */
+    if (loop->unflushed != NULL) {
+        streams_flush(loop);
     }
     return turn_run_ready(loop, next);
 }

@@ -197,6 +197,18 @@ reader_set_eof(PyObject *self, PyObject *value, void *offset)
     return feed_set_flag(self, value, offset);
 }
 
+/* So does an exception. */
+static int
+reader_set_exception(PyObject *self, PyObject *value, void *offset)
+{
+    FeedObject *feed = feed_of(self);
+    if (feed == NULL) {
+        return -1;
+    }
+    feed_settle(feed);
+    return reader_set_object(self, value, offset);
+}
+
 static int
 reader_set_limit(PyObject *self, PyObject *value, void *offset)
 {
@@ -323,6 +335,7 @@ reader_py_feed_data(PyObject *self, PyObject *data)
         return NULL;
     }
     int taken = 0;
+    feed_settle(feed); /* what came before comes before */
     if (PyBytes_CheckExact(data) && PyBytes_GET_SIZE(data) > 0) {
         taken = feed_received(feed, data);
     }
@@ -371,7 +384,7 @@ static PyGetSetDef reader_getset[] = {
     {"_eof", feed_get_flag, reader_set_eof, NULL, FEED_OFFSET(eof)},
     {"_paused", feed_get_flag, feed_set_flag, NULL, FEED_OFFSET(paused)},
     {"_waiter", reader_get_object, reader_set_object, NULL, FEED_OFFSET(waiter)},
-    {"_exception", reader_get_object, reader_set_object, NULL, FEED_OFFSET(exception)},
+    {"_exception", reader_get_object, reader_set_exception, NULL, FEED_OFFSET(exception)},
     {"_transport", reader_get_object, reader_set_transport, NULL, FEED_OFFSET(transport)},
     {"_limit", reader_get_object, reader_set_limit, NULL, FEED_OFFSET(limit)},
     {NULL},
