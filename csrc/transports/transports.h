@@ -26,8 +26,8 @@ void listeners_close(LoopObject *loop);
 int datagrams_deliver_nested(LoopObject *loop);
 void datagrams_free(LoopObject *loop);
 
-/* 0: it has a connection_made(); -1: AttributeError, at once where a factory gave None or a coroutine
- * (stream.c). */
+/* 0: it has a connection_made(); -1: AttributeError, at once where a factory gave None or a
+ * coroutine (stream.c). */
 int protocol_check(CoreState *state, PyObject *protocol);
 
 /* Where a read that is copied at once goes; NULL without memory. One callback at a time. */
