@@ -296,6 +296,41 @@ def test_nothing_grows_over_many_connections(loop, run, choose, name):
     assert process.memory_info().rss - memory < 3_000_000
 
 
+def test_no_memory_for_a_connection(kind):
+    """Whichever allocation fails, MemoryError says so."""
+    pytest.importorskip("_testcapi")
+    result = run_script(
+        kind,
+        """
+        import _testcapi, ssl
+        from uvloop_clone import _tls
+
+        loop = make_loop(KIND)
+        context = ssl.create_default_context()
+        _tls.engine.choose(loop)
+
+        def make():
+            return loop._make_tls(
+                asyncio.Protocol(), context, None, False, "name", 60.0, 30.0, True
+            )
+
+        make()
+        for n in range(1, 40):
+            _testcapi.set_nomemory(n, n + 1)
+            try:
+                make()
+            except MemoryError:
+                pass
+            finally:
+                _testcapi.remove_mem_hooks()
+        loop.close()
+        print("done")
+        """,
+        env={"PYTHONMALLOC": "debug"},
+    )
+    assert result.stdout == "done\n", result.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(660)
 def test_the_portable_engine_passes_the_other_tests():

@@ -60,13 +60,9 @@ engine_open(TLSEngine *engine, CoreState *state, PyObject *context, bool server_
 {
     engine->state = state;
     engine->target = &engine->out;
-    engine->incoming = PyObject_CallNoArgs(state->ssl_memory_bio);
-    engine->outgoing = PyObject_CallNoArgs(state->ssl_memory_bio);
-    if (engine->incoming == NULL || engine->outgoing == NULL) {
-        return -1;
-    }
-    engine->sslobj = engine_wrap_bio(engine, context, server_side, hostname);
-    if (engine->sslobj == NULL) {
+    if ((engine->incoming = PyObject_CallNoArgs(state->ssl_memory_bio)) == NULL
+        || (engine->outgoing = PyObject_CallNoArgs(state->ssl_memory_bio)) == NULL
+        || (engine->sslobj = engine_wrap_bio(engine, context, server_side, hostname)) == NULL) {
         return -1;
     }
     engine->kind = &tls_portable;
