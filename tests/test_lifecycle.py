@@ -1,13 +1,17 @@
 """run_forever, run_until_complete, stop, close and the questions about them."""
 
 import asyncio
+import errno
+import os
+import shutil
+import subprocess
 import sys
 import threading
 import time
 import weakref
 
 import pytest
-from support import KINDS, attach, in_thread
+from support import KINDS, attach, in_thread, run_script
 
 pytestmark = pytest.mark.core
 
@@ -397,3 +401,42 @@ def test_create_task_takes_no_loop(loop):
     with pytest.raises(TypeError):
         loop.create_task(coro, loop=loop)
     coro.close()
+
+
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux")
+    or shutil.which("cc") is None
+    or "LD_PRELOAD" in os.environ,
+    reason="needs a C compiler and LD_PRELOAD to have the kernel refuse",
+)
+def test_a_kernel_that_does_not_watch_the_timer(kind, tmp_path):
+    """A loop that cannot be made raises, and ends no process: the user's watches are used up."""
+    source, library = tmp_path / "refuse.c", tmp_path / "refuse.so"
+    source.write_text("""
+        #include <errno.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        int epoll_ctl(int epoll, int op, int fd, void *event)
+        {
+            static int calls;
+            if (calls++ == 0) {
+                errno = ENOSPC;
+                return -1;
+            }
+            return (int)syscall(SYS_epoll_ctl, epoll, op, fd, event);
+        }
+    """)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    result = run_script(
+        kind,
+        """
+        try:
+            make_loop(KIND)
+        except OSError as error:
+            print(error.errno)
+        make_loop(KIND).close()
+        """,
+        env={"LD_PRELOAD": str(library)},
+    )
+    assert result.stdout == f"{errno.ENOSPC}\n", result.stderr

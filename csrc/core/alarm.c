@@ -62,14 +62,14 @@ alarm_open(LoopObject *loop)
         return -1;
     }
     int err = uv_poll_init(&loop->uv, &alarm->poll, alarm->fd);
-    if (err == 0) {
-        alarm->poll.data = loop;
-        err = uv_poll_start(&alarm->poll, UV_READABLE, alarm_rings);
-    }
     if (err < 0) {
+        close(alarm->fd); /* and no handle for alarm_close() */
+        alarm->fd = -1;
         raise_uv_error(err);
         return -1;
     }
+    alarm->poll.data = loop;
+    uv_poll_start(&alarm->poll, UV_READABLE, alarm_rings); /* fails for closed handles alone */
     return 0;
 }
 
