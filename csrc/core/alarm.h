@@ -4,10 +4,10 @@
 
 #include "core/core.h"
 
-/* After fork(): a kernel timer of the child's own. */
-int alarm_renew(LoopObject *loop);
 int alarm_open(LoopObject *loop);
 void alarm_close(LoopObject *loop);
+/* After fork(): a kernel timer of the child's own. */
+int alarm_renew(LoopObject *loop);
 /* Ends the coming wait at `when`, by the loop's own clock, which is `seconds` away. */
 int alarm_set_at(LoopObject *loop, double when, double seconds);
 /* Ends it after so many seconds, whatever the loop's clock says. */

@@ -3,15 +3,10 @@
 
 #include "core/core.h"
 
-#include <errno.h>
-
 
 PyObject *
 exception_from_uv_error(int code)
 {
-    if (code == UV_ECANCELED) {
-        code = -ECANCELED;
-    }
     /* On Unix libuv's codes are negated errno values; OSError picks the subclass itself. */
     const char *text = code > -4000 && code < 0 ? strerror(-code) : uv_strerror(code);
     return PyObject_CallFunction(PyExc_OSError, "is", -code, text);

@@ -184,8 +184,6 @@ timers_compact(LoopObject *loop)
     if (heap->cancelled <= COMPACT_MIN_CANCELLED || heap->cancelled * 2 <= heap->count) {
         return;
     }
-    /* Freeing a handle may run Python code, which may touch the heap: first settle the heap,
-     * then free. The cancelled ones are linked through `next`, which only the inbox uses. */
     HandleObject *cancelled = NULL;
     size_t kept = 0;
     for (size_t i = 0; i < heap->count; i++) {
@@ -304,8 +302,7 @@ heap_cut_out(TimerHeap *heap, const size_t *places, size_t count, TimerEntry *ta
     }
 }
 
-/* Moves sorted entries, which are in the heap no longer, to the queue, which has room for them.
- */
+/* Moves sorted entries, no longer in the heap, to the queue, which has room for them. */
 static void
 entries_make_ready(LoopObject *loop, const TimerEntry *entries, size_t count)
 {
