@@ -57,6 +57,21 @@ call_app(TLSObject *tls, PyObject *protocol, PyObject *name, PyObject *arg)
     return 0;
 }
 
+/* Decrypts what there is, as far as it fits; *last is what the last read() gave. */
+static inline size_t
+decrypt_into(TLSEngine *engine, char *data, size_t size, Py_ssize_t *last)
+{
+    size_t used = 0;
+    do {
+        *last = engine->kind->read(engine, data + used, size - used);
+        if (*last <= 0) {
+            break;
+        }
+        used += (size_t)*last;
+    } while (used < size && engine->kind->bound(engine) > 0);
+    return used;
+}
+
 /* ---- data_received -------------------------------------------------------------------- */
 
 /* Gives plaintext, which it takes over, to the feed or the protocol. -1: as of call_app(). */
@@ -79,20 +94,11 @@ deliver(TLSObject *tls, PyObject *bytes)
 static PyObject *
 decrypt(TLSObject *tls, size_t bound, Py_ssize_t *last)
 {
-    TLSEngine *engine = &tls->engine;
     PyObject *bytes = blocks_new(tls->loop, (Py_ssize_t)bound);
     if (bytes == NULL) {
         return NULL;
     }
-    char *data = PyBytes_AS_STRING(bytes);
-    size_t used = 0;
-    do {
-        *last = engine->kind->read(engine, data + used, bound - used);
-        if (*last <= 0) {
-            break;
-        }
-        used += (size_t)*last;
-    } while (used < bound && engine->kind->bound(engine) > 0);
+    size_t used = decrypt_into(&tls->engine, PyBytes_AS_STRING(bytes), bound, last);
     if (used != bound) {
         PyObject *raised = *last == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
         blocks_cut(tls->loop, &bytes, (Py_ssize_t)used);
@@ -194,14 +200,7 @@ read_into_buffer(TLSObject *tls)
             PyBuffer_Release(&view); /* closed by its own get_buffer() */
             return false;
         }
-        size_t used = 0, size = (size_t)view.len;
-        do {
-            last = engine->kind->read(engine, (char *)view.buf + used, size - used);
-            if (last <= 0) {
-                break;
-            }
-            used += (size_t)last;
-        } while (used < size && engine->kind->bound(engine) > 0);
+        size_t used = decrypt_into(engine, view.buf, (size_t)view.len, &last);
         PyObject *raised = last == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
         PyBuffer_Release(&view);
         int status = 0;
