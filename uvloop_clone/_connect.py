@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from ._server import Server
 from ._signatures import since
-from ._sockets import SocketsMixin, odd_literal
+from ._sockets import SocketsMixin, odd_literal, set_reuse_port
 from ._tls import TLSMixin, refuse_tls_socket
 
 __all__ = ("ConnectMixin",)
@@ -477,14 +477,3 @@ class ConnectMixin(TLSMixin, SocketsMixin):
                 sock.close()
             raise
         return sockets
-
-
-def set_reuse_port(sock: socket.socket) -> None:
-    if not hasattr(socket, "SO_REUSEPORT"):
-        raise ValueError("reuse_port not supported by socket module")
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    except OSError:
-        raise ValueError(
-            "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented."
-        ) from None

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import stat
 import sys
 import warnings
 from asyncio.log import logger
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ._connect import set_reuse_port
 from ._signatures import since
-from ._sockets import SocketsMixin, odd_literal
+from ._sockets import SocketsMixin, odd_literal, remove_stale_socket, set_reuse_port
 
 __all__ = ("DatagramMixin",)
 
@@ -152,7 +149,7 @@ class DatagramMixin(SocketsMixin):
                 if address is not None and not isinstance(address, str):
                     raise TypeError("string is expected")
             if local_addr and local_addr[0] != "\x00":
-                _remove_stale_socket(local_addr)
+                remove_stale_socket(local_addr)
             return [((family, proto), (local_addr, remote_addr))]
         # Both ends need an address of the same family and protocol.
         found: dict[tuple[int, int], list[Any]] = {}
@@ -220,14 +217,3 @@ def _check_pair(address: object) -> None:
     if sys.version_info < (3, 11):
         raise AssertionError("2-tuple is expected")
     raise TypeError("2-tuple is expected")
-
-
-def _remove_stale_socket(path: str) -> None:
-    try:
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.remove(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        # The folder may let sockets be made in it and nothing be removed.
-        logger.error("Unable to check or remove stale UNIX socket %r: %r", path, error)

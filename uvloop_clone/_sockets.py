@@ -1,14 +1,18 @@
-"""sock_connect(): the one sock_* operation that may need the resolver first."""
+"""sock_connect(), the one sock_* operation that may need the resolver first, and what the makers of
+sockets of every kind share."""
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 from asyncio import base_events
+from asyncio.log import logger
 from typing import Any
 
 from ._executor import ExecutorMixin
 
-__all__ = ("SocketsMixin",)
+__all__ = ("SocketsMixin", "odd_literal", "remove_stale_socket", "set_reuse_port")
 
 
 def odd_literal(host: Any, port: Any, *how: int) -> list[Any] | None:
@@ -16,6 +20,30 @@ def odd_literal(host: Any, port: Any, *how: int) -> list[Any] | None:
     to bind() or connect(), for getaddrinfo() would cut it to 16 bits."""
     info = base_events._ipaddr_info(host, port, *how)  # type: ignore[attr-defined]
     return None if info is None else [info]
+
+
+def set_reuse_port(sock: socket.socket) -> None:
+    """Let others bind to the same port; ValueError where the system has no such thing."""
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise ValueError("reuse_port not supported by socket module")
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except OSError:
+        raise ValueError(
+            "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented."
+        ) from None
+
+
+def remove_stale_socket(path: str | bytes) -> None:
+    """Remove a socket file that is in the way of bind(); what cannot be removed is logged."""
+    try:
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.remove(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        # The folder may let sockets be made in it and nothing be removed.
+        logger.error("Unable to check or remove stale UNIX socket %r: %r", path, error)
 
 
 class SocketsMixin(ExecutorMixin):

@@ -7,7 +7,6 @@ import errno
 import os
 import socket
 import ssl as ssl_module
-import stat
 import sys
 from asyncio.log import logger
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 from ._connect import ConnectMixin, check_timeouts
 from ._server import Server
 from ._signatures import since
+from ._sockets import remove_stale_socket
 
 __all__ = ("UnixMixin",)
 
@@ -41,13 +41,7 @@ def _bind_path(path: str | bytes) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path[0] not in (0, "\0"):
-            try:
-                if stat.S_ISSOCK(os.stat(path).st_mode):
-                    os.remove(path)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                logger.error("Unable to check or remove stale UNIX socket %r: %r", path, error)
+            remove_stale_socket(path)
         sock.bind(path)
     except OSError as error:
         sock.close()
