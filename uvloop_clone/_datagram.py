@@ -55,24 +55,16 @@ class DatagramMixin(SocketsMixin):
             self._check_reuse_address(reuse_address)
         remote_address = None
         if sock is not None:
-            if sock.type != socket.SOCK_DGRAM if _ONLY_DGRAM else sock.type == socket.SOCK_STREAM:
-                kind = "UDP Socket" if _ONLY_DGRAM else "datagram socket"
-                raise ValueError(f"A {kind} was expected, got {sock!r}")
-            options = {
-                "local_addr": local_addr,
-                "remote_addr": remote_addr,
-                "family": family,
-                "proto": proto,
-                "flags": flags,
-                "reuse_port": reuse_port,
-                "allow_broadcast": allow_broadcast,
-            }
-            problems = ", ".join(f"{name}={value}" for name, value in options.items() if value)
-            if problems:
-                raise ValueError(
-                    "socket modifier keyword arguments can not be used when sock is specified. "
-                    f"({problems})"
-                )
+            _check_given(
+                sock,
+                local_addr=local_addr,
+                remote_addr=remote_addr,
+                family=family,
+                proto=proto,
+                flags=flags,
+                reuse_port=reuse_port,
+                allow_broadcast=allow_broadcast,
+            )
             sock.setblocking(False)
         else:
             failures: list[OSError] = []
@@ -95,21 +87,7 @@ class DatagramMixin(SocketsMixin):
         waiter = self.create_future()
         transport = self._datagram_transport(sock, protocol, remote_address, waiter)
         if self.get_debug():
-            if local_addr:
-                logger.info(
-                    "Datagram endpoint local_addr=%r remote_addr=%r created: (%r, %r)",
-                    local_addr,
-                    remote_addr,
-                    transport,
-                    protocol,
-                )
-            else:
-                logger.debug(
-                    "Datagram endpoint remote_addr=%r created: (%r, %r)",
-                    remote_addr,
-                    transport,
-                    protocol,
-                )
+            _log_created(local_addr, remote_addr, transport, protocol)
         try:
             await waiter
         except BaseException:
@@ -209,6 +187,31 @@ class DatagramMixin(SocketsMixin):
             sock.close()
             raise
         return sock
+
+
+def _check_given(sock: socket.socket, **options: object) -> None:
+    """Raise ValueError for a socket that is none for datagrams, and for what is said beside it."""
+    if sock.type != socket.SOCK_DGRAM if _ONLY_DGRAM else sock.type == socket.SOCK_STREAM:
+        kind = "UDP Socket" if _ONLY_DGRAM else "datagram socket"
+        raise ValueError(f"A {kind} was expected, got {sock!r}")
+    problems = ", ".join(f"{name}={value}" for name, value in options.items() if value)
+    if problems:
+        raise ValueError(
+            "socket modifier keyword arguments can not be used when sock is specified. "
+            f"({problems})"
+        )
+
+
+def _log_created(local_addr: object, remote_addr: object, *made: object) -> None:
+    if local_addr:
+        logger.info(
+            "Datagram endpoint local_addr=%r remote_addr=%r created: (%r, %r)",
+            local_addr,
+            remote_addr,
+            *made,
+        )
+    else:
+        logger.debug("Datagram endpoint remote_addr=%r created: (%r, %r)", remote_addr, *made)
 
 
 def _check_pair(address: object) -> None:
