@@ -230,6 +230,37 @@ def test_timers_are_equal_by_time_callback_and_arguments(loop, turns):
     assert first == twin  # both cancelled now
 
 
+def test_comparing_may_cancel(loop):
+    class Cancelling:
+        def __eq__(self, other):
+            for timer in timers:
+                timer.cancel()
+            return True
+
+        __hash__ = None
+
+    timers = [loop.call_at(1e9, callback, Cancelling(), i) for i in range(2)]
+    assert (timers[0] == timers[1]) in (True, False)
+    assert all(timer.cancelled() for timer in timers)
+
+
+def test_cancelled_though_its_repr_fails(loop, turns):
+    class Unprintable:
+        def __call__(self):
+            raise AssertionError("cancelled")
+
+        def __repr__(self):
+            raise KeyError("no repr")
+
+    loop.set_debug(True)
+    handles = [loop.call_later(0, Unprintable()) for _ in range(3)]
+    for handle in handles:
+        with pytest.raises(KeyError, match="no repr"):
+            handle.cancel()
+        assert handle.cancelled()
+    turns(3)
+
+
 def test_a_cancelled_timer_differs_from_its_twin(loop, turns):
     first, twin = timers_of(loop, 1e9, 1e9)
     first.cancel()

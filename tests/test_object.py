@@ -126,6 +126,17 @@ def test_a_cycle_through_a_pending_callback_is_collected(new_loop):
     assert ref() is None
 
 
+def test_a_cycle_through_a_server_of_an_unclosed_loop_is_collected(new_loop):
+    loop = new_loop()
+    ref = weakref.ref(loop)
+    loop.run_until_complete(loop.create_server(lambda loop=loop: None, "127.0.0.1", 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del loop
+        gc.collect()
+    assert ref() is None
+
+
 def test_an_unclosed_loop_warns(new_loop):
     loop = new_loop()
     with warnings.catch_warnings(record=True) as caught:

@@ -224,6 +224,30 @@ def test_send_of_a_subclass(loop, run, pair):
     run(main())
 
 
+def test_send_of_a_subclass_that_takes_nothing(loop, run, pair):
+    """It waits, as it does for a full socket, and others go on."""
+
+    class Hesitant(socket.socket):
+        calls = 0
+
+        def send(self, data, *args):
+            self.calls += 1
+            return super().send(data, *args) if hurry else 0
+
+    hurry = []
+    a, b = pair()
+
+    async def main():
+        with Hesitant(fileno=a.detach()) as sock:
+            sock.setblocking(False)
+            loop.call_later(0.01, hurry.append, True)
+            await loop.sock_sendall(sock, b"data")
+            assert await read_exactly(b, 4) == b"data"
+            assert sock.calls > 1
+
+    run(main())
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="here it still has this method")
 def test_the_socket_of_a_transport(loop, run, pair):
     """It has no send(), and nothing is to get between the transport's data."""

@@ -274,6 +274,7 @@ def test_wrong_calls(waiting):
             lambda: future.cancel(1, 2),
             lambda: future.cancel(other=1),
             lambda: future.set_exception(1),
+            lambda: future.set_exception(StopIteration),
         ):
             with pytest.raises(TypeError):
                 wrong()

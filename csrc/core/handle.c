@@ -180,11 +180,10 @@ handle_cancel(HandleObject *handle)
         return 0;
     }
     handle->flags |= HANDLE_CANCELLED;
+    int status = 0;
     if (unlikely(handle->loop != NULL && handle->loop->debug)) {
         handle->kept_repr = PyObject_Repr((PyObject *)handle);
-        if (handle->kept_repr == NULL) {
-            return -1;
-        }
+        status = handle->kept_repr == NULL ? -1 : 0; /* it is cancelled all the same */
     }
     if (handle->flags & HANDLE_SCHEDULED) {
         handle->loop->timers.cancelled++;
@@ -193,7 +192,7 @@ handle_cancel(HandleObject *handle)
     if (!(handle->flags & HANDLE_RUNNING)) {
         handle_drop_call(handle);
     }
-    return 0;
+    return status;
 }
 
 /* ---- running -------------------------------------------------------------------------- */
@@ -476,6 +475,18 @@ timer_handle_hash(PyObject *self)
     return hash;
 }
 
+/* NULL: given up. Comparing may cancel either handle. */
+static int
+handle_part_equal(PyObject *one, PyObject *other)
+{
+    one = Py_NewRef(one != NULL ? one : Py_None);
+    other = Py_NewRef(other != NULL ? other : Py_None);
+    int same = PyObject_RichCompareBool(one, other, Py_EQ);
+    Py_DECREF(one);
+    Py_DECREF(other);
+    return same;
+}
+
 /* Equal timers have equal deadlines, callbacks, arguments and state: asyncio's rule. */
 static int
 timer_handle_equal(HandleObject *a, HandleObject *b)
@@ -484,11 +495,12 @@ timer_handle_equal(HandleObject *a, HandleObject *b)
         || (a->flags & HANDLE_CANCELLED) != (b->flags & HANDLE_CANCELLED)) {
         return 0;
     }
-    PyObject *one = a->callback != NULL ? a->callback : Py_None;
-    PyObject *other = b->callback != NULL ? b->callback : Py_None;
-    int same = PyObject_RichCompareBool(one, other, Py_EQ);
+    int same = handle_part_equal(a->callback, b->callback);
     for (uint32_t i = 1; same == 1 && i <= a->nargs; i++) {
-        same = PyObject_RichCompareBool(a->args[i], b->args[i], Py_EQ);
+        if (i > b->nargs) {
+            return 0; /* an __eq__ has cancelled it */
+        }
+        same = handle_part_equal(a->args[i], b->args[i]);
     }
     return same;
 }

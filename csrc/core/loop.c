@@ -267,8 +267,12 @@ loop_close_uv(LoopObject *loop)
     }
     LoopWalk walk = {.loop = loop};
     uv_walk(&loop->uv, loop_abandon_handle, &walk);
-    uv_close((uv_handle_t *)&loop->before_wait, NULL);
-    uv_close((uv_handle_t *)&loop->wake, NULL);
+    uv_handle_t *own[] = {(uv_handle_t *)&loop->before_wait, (uv_handle_t *)&loop->wake};
+    for (int i = 0; i < 2; i++) {
+        if (own[i]->type != UV_UNKNOWN_HANDLE) { /* loop_open() may have failed before it */
+            uv_close(own[i], NULL);
+        }
+    }
     bool wait = false;
     while (turn_drain_closing(loop, wait)) {
         /* The close callback of a guest may have opened another. Where no handle is left, a
@@ -367,7 +371,8 @@ loop_traverse(PyObject *self, visitproc visit, void *arg)
             return result;
         }
     }
-    return watchers_traverse(loop, visit, arg);
+    int result = listeners_traverse(loop, visit, arg);
+    return result != 0 ? result : watchers_traverse(loop, visit, arg);
 }
 
 int
@@ -423,7 +428,6 @@ typedef struct {
     PyObject *outer_hooks; /* sys.get_asyncgen_hooks() before */
     PyObject *old_wakeup;  /* see signals_enter() */
     unsigned long outer_thread;
-    bool stop_outer; /* stop() was called in a nested run that waits for a future */
 } LoopRun;
 
 static COLD int
@@ -497,25 +501,24 @@ loop_install_asyncgen_hooks(LoopObject *loop, PyObject **outer_hooks)
 {
     CoreState *state = loop->state;
     PyObject *self = (PyObject *)loop, *result = NULL, *names = NULL;
-    PyObject *first = PyObject_GetAttr(self, state->str__asyncgen_firstiter_hook);
-    PyObject *final = PyObject_GetAttr(self, state->str__asyncgen_finalizer_hook);
-    *outer_hooks = PyObject_CallNoArgs(state->get_asyncgen_hooks);
-    if (first != NULL && final != NULL && *outer_hooks != NULL) {
-        PyObject *values[] = {first, final};
-        names = PyTuple_Pack(2, state->str_firstiter, state->str_finalizer);
-        if (names != NULL) {
-            result = PyObject_Vectorcall(state->set_asyncgen_hooks, values, 0, names);
-        }
+    PyObject *values[] = {NULL, NULL};
+    *outer_hooks = NULL;
+    if ((values[0] = PyObject_GetAttr(self, state->str__asyncgen_firstiter_hook)) == NULL
+        || (values[1] = PyObject_GetAttr(self, state->str__asyncgen_finalizer_hook)) == NULL
+        || (names = PyTuple_Pack(2, state->str_firstiter, state->str_finalizer)) == NULL
+        || (*outer_hooks = PyObject_CallNoArgs(state->get_asyncgen_hooks)) == NULL) {
+        goto done;
     }
-    Py_XDECREF(names);
-    Py_XDECREF(first);
-    Py_XDECREF(final);
+    result = PyObject_Vectorcall(state->set_asyncgen_hooks, values, 0, names);
     if (result == NULL) {
         Py_CLEAR(*outer_hooks);
-        return -1;
     }
-    Py_DECREF(result);
-    return 0;
+done:
+    Py_XDECREF(names);
+    Py_XDECREF(values[0]);
+    Py_XDECREF(values[1]);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 static void

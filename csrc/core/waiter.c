@@ -304,8 +304,16 @@ waiter_py_set_exception(PyObject *op, PyObject *exception)
         Py_XDECREF(instance);
         return NULL;
     }
+    const char *wrong = NULL;
     if (!PyExceptionInstance_Check(instance)) {
-        PyErr_SetString(PyExc_TypeError, "invalid exception object");
+        wrong = "invalid exception object";
+    }
+    else if (PyErr_GivenExceptionMatches(instance, PyExc_StopIteration)) {
+        wrong =
+            "StopIteration interacts badly with generators and cannot be raised into a Future";
+    }
+    if (wrong != NULL) {
+        PyErr_SetString(PyExc_TypeError, wrong);
         Py_DECREF(instance);
         return NULL;
     }

@@ -200,8 +200,8 @@ try_sendall(SockOpObject *op)
     do {
         if (!sockop_is_plain(op)) {
             Py_ssize_t count = send_by_method(op);
-            if (count < 0) {
-                return NULL;
+            if (count <= 0) {
+                return NULL; /* 0: it waits, as for EAGAIN */
             }
             op->position += count;
             continue;

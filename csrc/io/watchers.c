@@ -141,8 +141,12 @@ watcher_check_open(Watcher *watcher)
         return;
     }
     watcher_poll(watcher, 0);
+    LoopObject *loop = watcher->loop;
     for (int direction = 0; direction < 2; direction++) {
-        HandleObject *handle = watcher->handles[direction];
+        /* What was notified may have run the loop, and the watcher be gone. */
+        WatcherSlot *slot = table_slot(loop, (int)fd);
+        HandleObject *handle =
+            slot != NULL && slot->watcher == watcher ? watcher->handles[direction] : NULL;
         if (handle != NULL && (handle->flags & HANDLE_DIRECT)) {
             watcher_notify(watcher, direction);
         }

@@ -19,7 +19,9 @@ tls_sink_received(StreamObject *stream, const char *data, size_t size)
     PyObject *entered = context_enter(loop, stream->context);
     if (likely(entered != NULL)) {
         tls_received(tls, data, size);
-        if (unlikely(context_leave(entered, Py_None) == NULL)) {
+        PyObject *left = context_leave(entered, Py_NewRef(Py_None));
+        Py_XDECREF(left);
+        if (unlikely(left == NULL)) {
             tls_fatal(tls, "Fatal error on SSL protocol");
         }
     }

@@ -141,7 +141,9 @@ send_ciphertext(TLSObject *tls, const char *data, size_t size)
     PyObject *result = NULL;
     PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
     if (bytes != NULL) {
-        result = PyObject_CallMethodOneArg(tls->lower, tls->loop->state->str_write, bytes);
+        PyObject *lower = Py_NewRef(tls->lower); /* its write() may end the connection */
+        result = PyObject_CallMethodOneArg(lower, tls->loop->state->str_write, bytes);
+        Py_DECREF(lower);
         Py_DECREF(bytes);
     }
     if (result == NULL) {

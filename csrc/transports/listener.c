@@ -215,6 +215,18 @@ listeners_close(LoopObject *loop)
     }
 }
 
+int
+listeners_traverse(LoopObject *loop, visitproc visit, void *arg)
+{
+    for (Listener *listener = loop->listeners; listener != NULL; listener = listener->next) {
+        Py_VISIT(listener->sock);
+        Py_VISIT(listener->factory);
+        Py_VISIT(listener->server);
+        Py_VISIT(listener->context);
+    }
+    return 0;
+}
+
 /* ---- Loop._start_listening, Loop._stop_listening ---------------------------------------- */
 
 /* In the loop's list, and not polled yet: from here on listener_close() ends it. */

@@ -450,9 +450,10 @@ stream_hold_socket(PyObject *sock)
         PyErr_Clear();
         return 0;
     }
-    PyObject *more = PyLong_FromLong(PyLong_AsLong(refs) + 1);
-    int status = more == NULL ? -1 : PyObject_SetAttrString(sock, "_io_refs", more);
+    long count = PyLong_AsLong(refs);
     Py_DECREF(refs);
+    PyObject *more = count == -1 && PyErr_Occurred() ? NULL : PyLong_FromLong(count + 1);
+    int status = more == NULL ? -1 : PyObject_SetAttrString(sock, "_io_refs", more);
     Py_XDECREF(more);
     return status;
 }

@@ -21,6 +21,8 @@ void transport_abandon(uv_handle_t *handle);
 
 /* Stops all listening (listener.c). */
 void listeners_close(LoopObject *loop);
+/* For the loop's traverse. */
+int listeners_traverse(LoopObject *loop, visitproc visit, void *arg);
 
 /* A nested run begins: datagrams that an outer delivery holds are its to deliver (datagram.c). */
 int datagrams_deliver_nested(LoopObject *loop);
