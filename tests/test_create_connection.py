@@ -104,7 +104,9 @@ async def give_protocol():
 
 
 @pytest.mark.filterwarnings("ignore:coroutine 'give_protocol' was never awaited:RuntimeWarning")
-@pytest.mark.parametrize("factory", [lambda: None, give_protocol, object], ids=repr)
+@pytest.mark.parametrize(
+    "factory", [lambda: None, give_protocol, object], ids=["none", "coroutine", "object"]
+)
 @pytest.mark.parametrize("way", ["host", "sock", "unix", "datagram", "pipe"])
 def test_a_factory_that_gives_no_protocol(loop, run, pair, factory, way):
     near, _far = pair()
