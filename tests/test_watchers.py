@@ -86,7 +86,7 @@ def test_a_writer_is_called_when_there_is_room(loop, run, sockets):
 
     async def main():
         sent = fill(a)
-        loop.add_writer(a, seen.append, 1)
+        assert loop.add_writer(a, seen.append, 1) is None
         await asyncio.sleep(0.02)
         assert seen == []
         received = 0

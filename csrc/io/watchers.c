@@ -501,15 +501,16 @@ watchers_add(PyObject *self, PyObject *const *args, Py_ssize_t nargs, int direct
     if (handle == NULL) {
         return NULL;
     }
-    if (watchers_set(loop, fd, direction, handle, NULL) < 0) {
+    int status = watchers_set(loop, fd, direction, handle, NULL);
+    if (status < 0) {
         handle_finish(handle);
-        Py_CLEAR(handle);
     }
     else if (!PyLong_Check(args[0])) {
         watchers_keep_file(loop, fd, handle, direction, args[0]);
     }
+    Py_DECREF(handle);
     turn_poll_next(loop);
-    return (PyObject *)handle;
+    return status < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* A file that was closed before its watch ended has no number any more: as asyncio's selectors.
