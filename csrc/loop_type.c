@@ -6,6 +6,7 @@
 #include "core/executor.h"
 #include "core/handoff.h"
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "core/named.h"
 #include "core/pollhook.h"
 #include "core/schedule.h"
@@ -96,6 +97,7 @@ static PyMethodDef loop_methods[] = {
      PyDoc_STR("get_debug($self, /)\n--\n\nTrue in debug mode.")},
     {"set_debug", NAMED(loop_py_set_debug),
      PyDoc_STR("set_debug($self, enabled)\n--\n\nSwitch debug mode.")},
+    {"_metrics", metrics_py_get, METH_NOARGS, NULL},
     {"_share_uv", loop_py_share_uv, METH_NOARGS, NULL},
     {"_release_later", loop_py_release_later, METH_O, NULL},
     {"_leave_with", loop_py_leave_with, METH_O, NULL},

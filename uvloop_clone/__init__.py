@@ -15,12 +15,14 @@ TYPE_CHECKING = False  # asyncio does without typing on 3.15, and so do we
 if TYPE_CHECKING:
     from typing import Any
 
+    from ._metrics import Metrics
     from .policy import EventLoopPolicy, install
     from .runner import run
 
 __all__ = (
     "EventLoopPolicy",
     "Loop",
+    "Metrics",
     "__version__",
     "install",
     "libuv_version",
@@ -31,8 +33,13 @@ __all__ = (
 __version__ = "0.1.0"
 
 
-# A program that makes its loop needs neither of these modules.
-_LATER = {"EventLoopPolicy": "policy", "install": "policy", "run": "runner"}
+# A program that makes its loop needs none of these modules.
+_LATER = {
+    "EventLoopPolicy": "policy",
+    "Metrics": "_metrics",
+    "install": "policy",
+    "run": "runner",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ TYPE_CHECKING = False  # asyncio does without typing on 3.15, and so do we
 if TYPE_CHECKING:
     from ._connect import ConnectMixin
     from ._datagram import DatagramMixin
+    from ._metrics import MetricsMixin
     from ._pipes import PipesMixin
     from ._process import ProcessMixin
     from ._sendfile import SendfileMixin
@@ -43,6 +44,7 @@ else:
         "_resolve_datagram",
         "_open_datagram_socket",
     )
+    MetricsMixin = later("_metrics", "MetricsMixin", "metrics")
     PipesMixin = later(
         "_pipes", "PipesMixin", "connect_read_pipe", "connect_write_pipe", "_pipe_connected"
     )
@@ -83,6 +85,7 @@ class Loop(  # type: ignore[misc]  # our signatures are narrower here and there
     PipesMixin,
     TLSMixin,
     SocketsMixin,
+    MetricsMixin,
     ExecutorMixin,
     ReportsMixin,
     ClockMixin,

@@ -135,6 +135,13 @@ void timers_compact(LoopObject *loop);
 /* The loop's clock in seconds: CLOCK_MONOTONIC, or a patched time(). */
 int loop_clock(LoopObject *loop, double *now);
 
+/* What loop.metrics() tells (metrics.c), counted where it happens. Times are of uv_hrtime(). */
+typedef struct {
+    uint64_t polls, callbacks, bytes_received, bytes_sent;
+    Py_ssize_t pipes; /* transports of pipes that are open */
+    uint64_t run_began, run_ns, wait_began, idle_ns;
+} LoopCounters;
+
 /* ---- the loop (loop.c) ---------------------------------------------------------------- */
 
 struct StreamObject;
@@ -156,7 +163,8 @@ struct LoopObject {
     PyObject *module; /* keeps the state alive */
     uv_loop_t uv;
 
-    unsigned overridden;          /* OVERRIDES_* */
+    unsigned overridden; /* OVERRIDES_* */
+    LoopCounters counters;
     HandleObject *current_handle; /* in debug mode: that runs now; borrowed, or NULL */
     ReadyQueue ready;
     ReadyQueue arrived; /* callbacks of descriptors, while a poll lasts */
@@ -300,6 +308,7 @@ loop_enter_python(LoopObject *loop)
     if (loop->released != NULL) {
         PyThreadState *thread = loop->released;
         loop->released = NULL;
+        loop->counters.idle_ns += uv_hrtime() - loop->counters.wait_began;
         PyEval_RestoreThread(thread);
     }
 }

@@ -531,7 +531,9 @@ loop_run_leave(LoopObject *loop, LoopRun *run)
     }
     turn_leave_nested(loop);
     loop->stopping = false;
-    loop->run_depth--;
+    if (--loop->run_depth == 0) {
+        loop->counters.run_ns += uv_hrtime() - loop->counters.run_began;
+    }
     loop->thread_id = run->outer_thread;
     if (run->outer_loop != NULL) {
         discard(loop_mark_as_running(state, run->outer_loop), (PyObject *)loop);
@@ -560,7 +562,9 @@ loop_run_enter(LoopObject *loop, LoopRun *run)
     CoreState *state = loop->state;
     *run = (LoopRun){.outer_thread = loop->thread_id};
     loop->thread_id = PyThread_get_thread_ident();
-    loop->run_depth++;
+    if (loop->run_depth++ == 0) {
+        loop->counters.run_began = uv_hrtime();
+    }
     if (loop->run_depth > 1 && tasks_leave_current(loop, &run->outer_task) < 0) {
         goto error;
     }

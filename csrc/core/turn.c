@@ -68,6 +68,7 @@ turn_before_wait(uv_prepare_t *prepare)
         turn_after_guests(loop);
     }
     if (loop->wait_allowed && loop->released == NULL) {
+        loop->counters.wait_began = uv_hrtime();
         loop->released = PyEval_SaveThread();
         handoff_loop_waits(loop, true);
     }
@@ -163,7 +164,7 @@ turn_look_out(LoopObject *loop)
     if (patience == 0) {
         return false;
     }
-    uint64_t end = uv_hrtime() + patience;
+    uint64_t end = (loop->counters.wait_began = uv_hrtime()) + patience;
     bool handed_over, found;
     loop->wait_allowed = false;
     loop->released = PyEval_SaveThread();
@@ -193,6 +194,7 @@ turn_poll(LoopObject *loop, bool wait)
     PyThreadState *outer_released = loop->released;
     loop->released = NULL;
     wait = wait && likely(loop->ready.count == 0 && loop->postponed == NULL);
+    loop->counters.polls++;
     loop->turns_without_poll = 0; /* what is sent within this poll asks for the next */
     loop->uv_depth++;
     if (!wait || !turn_look_out(loop)) {
@@ -255,6 +257,7 @@ turn_run_ready(LoopObject *loop, size_t left)
         HandleObject *handle = ready_pop(ready);
         ready_prefetch(ready);
         if (likely(!(handle->flags & HANDLE_CANCELLED))) {
+            loop->counters.callbacks++;
             status = handle_run(loop, handle);
         }
         else {
@@ -335,12 +338,14 @@ turn_drain_closing(LoopObject *loop, bool wait)
 {
     loop->wait_allowed = false;
     loop->uv_depth++;
+    uint64_t idle_ns = loop->counters.idle_ns;
     if (unlikely(wait)) {
         loop->released = PyEval_SaveThread();
     }
     bool left = uv_run(&loop->uv, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT) != 0;
     loop->uv_depth--;
     loop_enter_python(loop);
+    loop->counters.idle_ns = idle_ns; /* no run's */
     if (loop->parked != NULL && loop->uv_depth == 0) {
         turn_release_parked(loop);
     }

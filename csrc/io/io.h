@@ -31,6 +31,9 @@ void watchers_settle(LoopObject *loop);
 void watchers_close(LoopObject *loop);
 void watchers_free(LoopObject *loop);
 int watchers_traverse(LoopObject *loop, visitproc visit, void *arg);
+/* Calls `found` for each descriptor in use, with what uses it (borrowed): a transport, an object
+ * of ours that waits, or a callback of add_reader() and add_writer(). */
+void watchers_each(LoopObject *loop, void (*found)(PyObject *user, void *arg), void *arg);
 
 PyObject *watchers_py_add_reader(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *watchers_py_remove_reader(PyObject *self, PyObject *file);

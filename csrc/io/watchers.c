@@ -455,6 +455,26 @@ watchers_free(LoopObject *loop)
     loop->watchers = NULL;
 }
 
+void
+watchers_each(LoopObject *loop, void (*found)(PyObject *user, void *arg), void *arg)
+{
+    WatcherTable *table = loop->watchers;
+    for (size_t fd = 0; table != NULL && fd < table->size; fd++) {
+        WatcherSlot *slot = &table->slots[fd];
+        HandleObject *handle = NULL;
+        if (slot->watcher != NULL) {
+            HandleObject **handles = slot->watcher->handles;
+            handle = handles[WATCH_READ] != NULL ? handles[WATCH_READ] : handles[WATCH_WRITE];
+        }
+        if (slot->transport != NULL) {
+            found(slot->transport, arg);
+        }
+        else if (handle != NULL && handle->callback != NULL) {
+            found(handle->callback, arg);
+        }
+    }
+}
+
 int
 watchers_traverse(LoopObject *loop, visitproc visit, void *arg)
 {

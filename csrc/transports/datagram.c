@@ -225,6 +225,7 @@ datagram_take(DatagramObject *datagram, DatagramRoom *room, int count)
         }
         datagram->arrived[i] = (Datagram){data, address};
         datagram->arrived_count++;
+        datagram->base.loop->counters.bytes_received += room->messages[i].msg_len;
     }
     return 0;
 }
@@ -446,6 +447,7 @@ datagram_send(DatagramObject *datagram, PyObject *data, PyObject *address)
     int error = errno;
     PyBuffer_Release(&view);
     if (likely(sent >= 0)) {
+        datagram->base.loop->counters.bytes_sent += (uint64_t)sent;
         turn_poll_next(datagram->base.loop);
         return 1;
     }

@@ -215,6 +215,16 @@ listeners_close(LoopObject *loop)
     }
 }
 
+Py_ssize_t
+listeners_count(LoopObject *loop)
+{
+    Py_ssize_t count = 0;
+    for (Listener *listener = loop->listeners; listener != NULL; listener = listener->next) {
+        count++;
+    }
+    return count;
+}
+
 int
 listeners_traverse(LoopObject *loop, visitproc visit, void *arg)
 {

@@ -118,6 +118,8 @@ pipe_make(LoopObject *loop, PyTypeObject *type, const PolledKind *kind, PyObject
         return NULL;
     }
     transport->file = Py_NewRef(pipe);
+    transport->flags |= POLLED_COUNTED;
+    loop->counters.pipes++;
     return (PyObject *)transport;
 }
 
@@ -180,6 +182,7 @@ read_pipe_readable(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
         count = read(transport->fd, buffer, READ_BUFFER_SIZE);
     } while (count < 0 && errno == EINTR);
     if (count > 0) {
+        loop->counters.bytes_received += (uint64_t)count;
         PyObject *data = PyBytes_FromStringAndSize(buffer, count);
         if (data == NULL) {
             return NULL;
@@ -249,6 +252,7 @@ write_pipe_flush(PolledObject *transport)
             PyErr_SetFromErrno(PyExc_OSError);
             return -1;
         }
+        transport->loop->counters.bytes_sent += (uint64_t)count;
         size_t left = transport->sent + (size_t)count;
         while (transport->count > 0) {
             size_t size = (size_t)PyBytes_GET_SIZE(polled_item(transport, 0)->data);
@@ -297,6 +301,7 @@ write_pipe_try(PolledObject *transport, Py_buffer *view)
         PyErr_SetFromErrno(PyExc_OSError);
     }
     else {
+        transport->loop->counters.bytes_sent += (uint64_t)count;
         turn_poll_next(transport->loop);
     }
     return count;

@@ -233,11 +233,21 @@ polled_start(PolledObject *transport, bool reads)
 
 /* ---- ending --------------------------------------------------------------------------- */
 
+static void
+polled_uncount(PolledObject *transport)
+{
+    if (transport->flags & POLLED_COUNTED) {
+        transport->flags &= ~POLLED_COUNTED;
+        transport->loop->counters.pipes--;
+    }
+}
+
 /* Closes the file: 0, or -1 with the exception of its close(). */
 static int
 polled_release(PolledObject *transport)
 {
     PyObject *file = transport->file;
+    polled_uncount(transport);
     if (file == NULL) {
         return 0;
     }
@@ -613,6 +623,7 @@ polled_free(PyObject *self)
     if (transport->weakrefs != NULL) {
         PyObject_ClearWeakRefs(self);
     }
+    polled_uncount(transport);
     polled_drop_queue(transport);
     polled_clear(self);
     Py_CLEAR(transport->file);

@@ -23,6 +23,7 @@ enum {
     POLLED_CLAIMED = 1 << 4,         /* add_reader() and its kin refuse the descriptor */
     POLLED_WATCHED = 1 << 5,         /* << WATCH_READ or WATCH_WRITE */
     POLLED_UNPOLLABLE = 1 << 7,      /* the kernel cannot poll it: it is always ready */
+    POLLED_COUNTED = 1 << 8,         /* among the loop's open pipes: metrics() */
 };
 
 typedef struct PolledObject PolledObject;

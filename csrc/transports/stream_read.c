@@ -259,6 +259,7 @@ stream_read_done(uv_stream_t *handle, ssize_t count, const uv_buf_t *buffer)
         stream_stop_reading(stream); /* asked for by get_buffer(): now it may be */
     }
     if (likely(count > 0)) {
+        stream->loop->counters.bytes_received += (uint64_t)count;
         /* get_buffer() may have switched protocols: what was read into decides. */
         if (stream->read_view.obj != NULL) {
             if (buffer->base != stream->read_view.buf) {

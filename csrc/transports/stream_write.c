@@ -195,6 +195,9 @@ stream_write_done(uv_write_t *request, int status)
     loop_enter_python(stream->loop);
     stream->flags &= ~STREAM_WRITING;
     for (uint32_t i = 0; i < write->count; i++) {
+        if (status == 0) {
+            stream->loop->counters.bytes_sent += write->chunks[i].size;
+        }
         Py_DECREF(write->chunks[i].object);
     }
     PyMem_Free(write);
@@ -279,7 +282,11 @@ stream_send_once(StreamObject *stream, uv_buf_t *buffers, unsigned count)
         sent = likely(count == 1) ? send(stream->fd, buffers->base, buffers->len, MSG_NOSIGNAL)
                                   : sendmsg(stream->fd, &message, MSG_NOSIGNAL);
     } while (unlikely(sent < 0 && errno == EINTR));
-    return likely(sent >= 0) ? sent : uv_translate_sys_error(errno);
+    if (unlikely(sent < 0)) {
+        return uv_translate_sys_error(errno);
+    }
+    stream->loop->counters.bytes_sent += (uint64_t)sent;
+    return sent;
 }
 
 static size_t

@@ -21,6 +21,8 @@ void transport_abandon(uv_handle_t *handle);
 
 /* Stops all listening (listener.c). */
 void listeners_close(LoopObject *loop);
+/* How many sockets listen. */
+Py_ssize_t listeners_count(LoopObject *loop);
 /* For the loop's traverse. */
 int listeners_traverse(LoopObject *loop, visitproc visit, void *arg);
 
