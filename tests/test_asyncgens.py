@@ -121,3 +121,10 @@ def test_finished_generators_are_forgotten(loop, run):
     assert log == ["finally", "closed"]
     run(loop.shutdown_asyncgens())
     assert log == ["finally", "closed"]
+
+
+def test_a_shutdown_that_is_not_awaited(loop):
+    """pytest-asyncio ignores this warning by asyncio's name of the method."""
+    with pytest.warns(RuntimeWarning, match="BaseEventLoop.shutdown_asyncgens' was never awaited"):
+        loop.shutdown_asyncgens()
+        gc.collect()

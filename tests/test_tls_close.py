@@ -11,7 +11,7 @@ import weakref
 import pytest
 from serving import Echo, ask, hang_up, port_of, shut
 from support import BufferedRecorder, Recorder, until
-from tls_peer import VERSIONS, client_context, connect, part, server_context
+from tls_peer import NAME, VERSIONS, client_context, connect, part, server_context
 
 pytestmark = pytest.mark.core
 
@@ -506,5 +506,32 @@ def test_shut_server_with_nobody(loop, run):
     async def main():
         server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=server_context())
         await shut(server)
+
+    run(main())
+
+
+def test_start_tls_of_a_closed_transport(loop, run, pair):
+    """None tells that the connection was lost before the handshake: programs look for it."""
+    a, _b = pair()
+
+    async def main():
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=a)
+        transport.close()
+        protocol = Recorder()
+        made = await loop.start_tls(transport, protocol, client_context(), server_hostname=NAME)
+        assert made is None
+        assert await asyncio.wait_for(protocol.lost, 5) is None
+
+    run(main())
+
+
+def test_the_protocol_between(run):
+    """Programs look at its private context."""
+
+    async def main():
+        context = client_context()
+        transport, protocol, peer = await connect(context=context)
+        assert transport._ssl_protocol._sslcontext is context
+        await part(transport, protocol, peer)
 
     run(main())

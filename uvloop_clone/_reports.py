@@ -174,3 +174,6 @@ class ReportsMixin(_core.Loop):
                         "asyncgen": agen,
                     }
                 )
+
+    # What a warning about a coroutine that was never awaited calls it: pytest-asyncio looks there.
+    shutdown_asyncgens.__qualname__ = "BaseEventLoop.shutdown_asyncgens"

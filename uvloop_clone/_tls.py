@@ -141,8 +141,10 @@ class TLSMixin(_core.Loop):
     ) -> asyncio.Transport:
         """A TLS transport over the connected `sock`; `options` as of :meth:`_tls_protocol`."""
         tls = self._tls_protocol(protocol, context, waiter, **options)
+        transport = tls._app_transport
+        assert transport is not None  # it has not begun
         self._stream_transport(sock, tls)
-        return tls._app_transport
+        return transport
 
     @since(ssl_shutdown_timeout=(3, 11))
     async def start_tls(

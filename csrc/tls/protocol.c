@@ -126,7 +126,18 @@ protocol_py_feed_early(PyObject *self, PyObject *data)
 static PyObject *
 protocol_get_app_transport(PyObject *self, void *Py_UNUSED(closure))
 {
-    return Py_NewRef(PROTOCOL(self)->tls);
+    TLSObject *tls = PROTOCOL(self)->tls;
+    bool lost = tls->app_protocol == NULL;
+    return Py_NewRef(lost ? Py_None : (PyObject *)tls); /* what start_tls() returns then */
+}
+
+static PyObject *
+protocol_get_sslcontext(PyObject *self, void *Py_UNUSED(closure))
+{
+    TLSObject *tls = PROTOCOL(self)->tls;
+    PyObject *context = PyDict_GetItemWithError(tls->extra, tls->loop->state->str_sslcontext);
+    return context == NULL && PyErr_Occurred() ? NULL
+                                               : Py_NewRef(context != NULL ? context : Py_None);
 }
 
 static PyObject *
@@ -262,6 +273,7 @@ static PyMethodDef protocol_methods[] = {
 static PyGetSetDef protocol_getset[] = {
     {"_app_transport", protocol_get_app_transport, NULL, NULL, NULL},
     {"_app_reading_paused", protocol_get_app_reading_paused, NULL, NULL, NULL},
+    {"_sslcontext", protocol_get_sslcontext, NULL, NULL, NULL},
     {"_engine", protocol_get_engine, NULL, NULL, NULL},
     {NULL},
 };
