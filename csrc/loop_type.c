@@ -9,6 +9,7 @@
 #include "core/metrics.h"
 #include "core/named.h"
 #include "core/pollhook.h"
+#include "core/run.h"
 #include "core/schedule.h"
 #include "core/signals.h"
 #include "core/tasks.h"
@@ -76,7 +77,7 @@ static PyMethodDef loop_methods[] = {
     {"_handoff", handoff_py_get, METH_NOARGS, NULL},
     {"_executor_call", FAST(executor_py_call), METH_FASTCALL, NULL},
 
-    /* core/loop.c */
+    /* core/run.c */
     {"run_forever", loop_py_run_forever, METH_NOARGS,
      PyDoc_STR("run_forever($self, /)\n--\n\nRun until stop() is called.")},
     {"run_until_complete", NAMED(loop_py_run_until_complete),
@@ -84,15 +85,17 @@ static PyMethodDef loop_methods[] = {
                "Run until the awaitable is done; returns its result or raises its exception.")},
     {"stop", loop_py_stop, METH_NOARGS,
      PyDoc_STR("stop($self, /)\n--\n\nLet the run end after the current turn.")},
-    {"close", loop_py_close, METH_NOARGS,
-     PyDoc_STR("close($self, /)\n--\n\nFree everything; what is still queued is dropped.")},
     {"is_running", loop_py_is_running, METH_NOARGS,
      PyDoc_STR("is_running($self, /)\n--\n\nTrue while the loop runs.")},
-    {"is_closed", loop_py_is_closed, METH_NOARGS,
-     PyDoc_STR("is_closed($self, /)\n--\n\nTrue after close().")},
     {"allow_nested", FAST(loop_py_allow_nested), METH_FASTCALL,
      PyDoc_STR("allow_nested($self, enabled=True, /)\n--\n\n"
                "Let run_until_complete() and run_forever() be called while the loop runs.")},
+
+    /* core/loop.c */
+    {"close", loop_py_close, METH_NOARGS,
+     PyDoc_STR("close($self, /)\n--\n\nFree everything; what is still queued is dropped.")},
+    {"is_closed", loop_py_is_closed, METH_NOARGS,
+     PyDoc_STR("is_closed($self, /)\n--\n\nTrue after close().")},
     {"get_debug", loop_py_get_debug, METH_NOARGS,
      PyDoc_STR("get_debug($self, /)\n--\n\nTrue in debug mode.")},
     {"set_debug", NAMED(loop_py_set_debug),

@@ -75,7 +75,7 @@ HandleObject *handle_new_kept(LoopObject *loop, PyObject *callback, PyObject *co
 int handle_visit(HandleObject *handle, visitproc visit, void *arg);
 void handle_free_list_clear(CoreState *state);
 
-/* ---- ready queue (ready.h holds the inline code) -------------------------------------- */
+/* ---- ready queue (ready.h) ------------------------------------------------------------ */
 
 typedef struct {
     HandleObject **items; /* ring; capacity is a power of two */
@@ -214,7 +214,7 @@ struct LoopObject {
     char *read_buffer;              /* shared by all streams of the loop; lazily made */
     struct DatagramRoom *datagrams; /* shared by all datagram transports; lazily made */
 
-    /* loop.c */
+    /* loop.c, run.c */
     PyObject *guests; /* dict that keeps alive what hangs on handles that are not ours; NULL as
                        * long as nobody was given `uv` */
     unsigned long thread_id; /* of the thread that runs it; 0: not running */

@@ -1,4 +1,4 @@
-/* The Python-facing functions of loop.c, for loop_type.c alone. */
+/* What loop.c offers to loop_type.c alone, the functions that Python sees; and to run.c. */
 #ifndef UVLOOP_CLONE_LOOP_H
 #define UVLOOP_CLONE_LOOP_H
 
@@ -14,13 +14,8 @@ int loop_setattro(PyObject *self, PyObject *name, PyObject *value);
 /* The _core module that the Loop base of `type` belongs to (loop_type.c). */
 PyObject *loop_defining_module(PyTypeObject *type);
 
-PyObject *loop_py_run_forever(PyObject *self, PyObject *ignored);
-PyObject *loop_py_run_until_complete(PyObject *self, PyObject *awaitable);
-PyObject *loop_py_stop(PyObject *self, PyObject *ignored);
 PyObject *loop_py_close(PyObject *self, PyObject *ignored);
-PyObject *loop_py_is_running(PyObject *self, PyObject *ignored);
 PyObject *loop_py_is_closed(PyObject *self, PyObject *ignored);
-PyObject *loop_py_allow_nested(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *loop_py_get_debug(PyObject *self, PyObject *ignored);
 PyObject *loop_py_set_debug(PyObject *self, PyObject *enabled);
 PyObject *loop_py_share_uv(PyObject *self, PyObject *ignored);

@@ -1,5 +1,5 @@
 /* The ready queue: a growable ring of handles, oldest first. Inline because every callback
- * of the program goes through it. */
+ * of the program goes through it; what is seldom done is in ready.c. */
 #ifndef UVLOOP_CLONE_READY_H
 #define UVLOOP_CLONE_READY_H
 
@@ -7,6 +7,8 @@
 
 /* Room for so many more. */
 int ready_reserve(ReadyQueue *queue, size_t more);
+/* At the close of the loop: gives up the handles and the ring. */
+void ready_drop(ReadyQueue *queue);
 
 /* Takes over the reference to `handle`. */
 static inline int

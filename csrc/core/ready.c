@@ -1,0 +1,42 @@
+/* The seldom half of the ready queue: the ring grows, and is dropped when the loop closes. What
+ * every callback goes through is inline in ready.h. */
+
+#include "core/ready.h"
+
+
+int
+ready_reserve(ReadyQueue *queue, size_t more)
+{
+    size_t capacity = queue->capacity ? queue->capacity : 256;
+    while (capacity < queue->count + more) {
+        capacity *= 2;
+    }
+    if (capacity == queue->capacity) {
+        return 0;
+    }
+    HandleObject **items = PyMem_Malloc(capacity * sizeof(*items));
+    if (items == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < queue->count; i++) {
+        items[i] = queue->items[(queue->head + i) & (queue->capacity - 1)];
+    }
+    PyMem_Free(queue->items);
+    queue->items = items;
+    queue->capacity = capacity;
+    queue->head = 0;
+    return 0;
+}
+
+void
+ready_drop(ReadyQueue *queue)
+{
+    while (queue->count > 0) {
+        HandleObject *handle = ready_pop(queue);
+        handle_finish(handle);
+        Py_DECREF(handle);
+    }
+    PyMem_Free(queue->items);
+    *queue = (ReadyQueue){0};
+}
