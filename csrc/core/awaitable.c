@@ -20,6 +20,14 @@ awaitable_py_send(PyObject *self, PyObject *value, sendfunc send)
     return result;
 }
 
+int
+awaitable_parse_throw(PyObject *args, PyObject **type, PyObject **value)
+{
+    PyObject *traceback;
+    *value = Py_None;
+    return PyArg_ParseTuple(args, "O|OO:throw", type, value, &traceback) ? 0 : -1;
+}
+
 void
 awaitable_raise(PyObject *type, PyObject *value)
 {

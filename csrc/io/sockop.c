@@ -597,12 +597,11 @@ sockop_iternext(PyObject *self)
     return sockop_py_send(self, Py_None);
 }
 
-/* throw(exception) or throw(type[, value[, traceback]]). */
 static PyObject *
 sockop_py_throw(PyObject *self, PyObject *args)
 {
-    PyObject *type, *value = Py_None, *traceback = Py_None;
-    if (!PyArg_ParseTuple(args, "O|OO:throw", &type, &value, &traceback)) {
+    PyObject *type, *value;
+    if (awaitable_parse_throw(args, &type, &value) < 0) {
         return NULL;
     }
     sockop_finish(SOCKOP(self));

@@ -353,13 +353,12 @@ operation_iternext(PyObject *self)
     return operation_py_send(self, Py_None);
 }
 
-/* throw(exception) or throw(type[, value[, traceback]]). */
 static PyObject *
 operation_py_throw(PyObject *self, PyObject *args)
 {
     OperationObject *op = OPERATION(self);
-    PyObject *type, *value = Py_None, *traceback = Py_None;
-    if (!PyArg_ParseTuple(args, "O|OO:throw", &type, &value, &traceback)) {
+    PyObject *type, *value;
+    if (awaitable_parse_throw(args, &type, &value) < 0) {
         return NULL;
     }
     if (op->stage == OPERATION_HANDED_OVER) {

@@ -286,12 +286,11 @@ connect_iternext(PyObject *self)
     return awaitable_py_send(self, Py_None, connect_send);
 }
 
-/* throw(exception) or throw(type[, value[, traceback]]). */
 static PyObject *
 connect_py_throw(PyObject *self, PyObject *args)
 {
-    PyObject *type, *value = Py_None, *traceback = Py_None;
-    if (!PyArg_ParseTuple(args, "O|OO:throw", &type, &value, &traceback)) {
+    PyObject *type, *value;
+    if (awaitable_parse_throw(args, &type, &value) < 0) {
         return NULL;
     }
     connect_abandon(CONNECT(self));
