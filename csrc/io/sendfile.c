@@ -4,8 +4,8 @@
  */
 
 #include "io/sendfile.h"
+#include "io/syscall.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -41,7 +41,7 @@ static PyObject *
 sendfile_failed(CoreState *state, bool tried_before, Py_ssize_t sent)
 {
     int error = errno;
-    if (error == EAGAIN || error == EWOULDBLOCK || error == EINTR) {
+    if (would_block() || error == EINTR) {
         return NULL;
     }
     if (sent == 0) {

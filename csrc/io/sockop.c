@@ -16,11 +16,10 @@
 #include "core/waiter.h"
 #include "io/blocks.h"
 #include "io/sendfile.h"
+#include "io/syscall.h"
 #include "transports/transports.h"
 
-#include <errno.h>
 #include <poll.h>
-#include <sys/socket.h>
 
 typedef struct SockOpObject SockOpObject;
 
@@ -60,17 +59,11 @@ struct SockOpObject {
 
 /* ---- the operations ------------------------------------------------------------------- */
 
-static inline bool
-would_block(void)
-{
-    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
-}
-
 /* NULL with an exception, or without one when errno says to wait. */
 static PyObject *
 blocked_or_error(void)
 {
-    return would_block() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
+    return would_block() || errno == EINTR ? NULL : PyErr_SetFromErrno(PyExc_OSError);
 }
 
 /* In a stream, what a short read leaves behind is nothing; a datagram says nothing about the
@@ -163,10 +156,6 @@ try_recv_into(SockOpObject *op)
     errno = error;
     return count < 0 ? blocked_or_error() : PyLong_FromSsize_t(count);
 }
-
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0
-#endif
 
 /* One send() of what is left; the number of bytes, or -1 as try_method()'s NULL. */
 static Py_ssize_t

@@ -16,9 +16,8 @@
 
 #include "transports/polled.h"
 #include "io/address.h"
+#include "io/syscall.h"
 
-#include <errno.h>
-#include <sys/socket.h>
 #include <sys/un.h>
 
 #define BATCH 16
@@ -193,7 +192,7 @@ datagram_receive(DatagramRoom *room, int fd, int count, size_t size, int slots_e
         room->messages[received].msg_len = (unsigned)length;
     }
 #endif
-    return received < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? 0 : received;
+    return received < 0 && would_block() ? 0 : received;
 }
 
 static void
@@ -388,16 +387,6 @@ failed:
 }
 
 /* ---- sending -------------------------------------------------------------------------- */
-
-static inline bool
-would_block(void)
-{
-    return errno == EAGAIN || errno == EWOULDBLOCK;
-}
-
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0
-#endif
 
 /* The socket object resolves host names, and knows all families and all error messages. */
 static COLD int

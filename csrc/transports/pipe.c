@@ -5,9 +5,9 @@
  */
 
 #include "transports/polled.h"
+#include "io/syscall.h"
 #include "transports/flow.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -193,7 +193,7 @@ read_pipe_readable(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
     else if (count == 0) {
         read_pipe_ended(transport);
     }
-    else if (errno != EAGAIN && errno != EWOULDBLOCK) {
+    else if (!would_block()) {
         PyErr_SetFromErrno(PyExc_OSError);
         polled_fatal(transport, "Fatal read error on pipe transport");
     }
@@ -246,7 +246,7 @@ write_pipe_flush(PolledObject *transport)
             if (errno == EINTR) {
                 continue;
             }
-            if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            if (would_block()) {
                 return 0;
             }
             PyErr_SetFromErrno(PyExc_OSError);
@@ -294,7 +294,7 @@ write_pipe_try(PolledObject *transport, Py_buffer *view)
     do {
         count = write(transport->fd, view->buf, (size_t)view->len);
     } while (count < 0 && errno == EINTR);
-    if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+    if (count < 0 && would_block()) {
         return 0;
     }
     if (count < 0) {

@@ -10,8 +10,8 @@
 
 #include "transports/stream.h"
 #include "io/blocks.h"
+#include "io/syscall.h"
 
-#include <errno.h>
 #include <unistd.h>
 
 #define PAGE_SIZE_USUAL 4096
@@ -233,7 +233,7 @@ stream_look_behind_eof(StreamObject *stream)
     do {
         count = recv(stream->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     } while (count < 0 && errno == EINTR);
-    if (count >= 0 || errno == EAGAIN) {
+    if (count >= 0 || would_block()) {
         return count > 0 ? 0 : UV_EOF;
     }
     return uv_translate_sys_error(errno);
@@ -316,7 +316,7 @@ stream_read_now(StreamObject *stream)
         count = UV_EOF;
     }
     else if (count < 0) {
-        count = errno == EAGAIN ? 0 : uv_translate_sys_error(errno);
+        count = would_block() ? 0 : uv_translate_sys_error(errno);
     }
     stream_read_done(&stream->uv.stream, count, &buffer);
 }

@@ -6,12 +6,7 @@
 
 #include "transports/stream.h"
 #include "io/blocks.h"
-
-#include <errno.h>
-
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE; where it does not, libuv would not either */
-#endif
+#include "io/syscall.h"
 
 #define MAX_BUFFERS 64          /* of one vectored write */
 #define SEND_NOW_FROM_SIZE 4096 /* a copy costs more than a system call that may be saved */

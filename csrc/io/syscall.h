@@ -1,0 +1,21 @@
+/* What every file shares that makes system calls of its own: errno, and what it says. */
+#ifndef UVLOOP_CLONE_SYSCALL_H
+#define UVLOOP_CLONE_SYSCALL_H
+
+#include "compat/compat.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE; where it does not, libuv would not either */
+#endif
+
+/* The call that has failed found the descriptor not ready. */
+static inline bool
+would_block(void)
+{
+    return errno == EAGAIN || errno == EWOULDBLOCK;
+}
+
+#endif
