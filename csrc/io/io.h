@@ -42,7 +42,7 @@ PyObject *watchers_py_remove_writer(PyObject *self, PyObject *file);
 
 /* ---- sockop.c ---------------------------------------------------------------------------- */
 
-/* How connect() ended: 0, 1 while it goes on, or -1 with asyncio's exception. */
+/* How connect() ended: 0, 1 while it goes on, or -1 with asyncio's exception (sockop_try.c). */
 int sockop_connect_status(int fd, PyObject *address);
 
 PyObject *sockop_py_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
