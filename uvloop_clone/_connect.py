@@ -44,6 +44,50 @@ def check_timeouts(tls: object, handshake_timeout: object, shutdown_timeout: obj
             raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
 
 
+def _check_stream(sock: socket.socket) -> None:
+    if sock.type != socket.SOCK_STREAM:
+        raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+
+
+def _check_one_given(
+    host: object, port: object, sock: socket.socket | None, if_neither: str
+) -> None:
+    """Raise ValueError or TypeError unless there is an address or a stream socket, and not both."""
+    if sock is not None:
+        refuse_tls_socket(sock)
+    if host is not None or port is not None:
+        if sock is not None:
+            raise ValueError("host/port and sock can not be specified at the same time")
+    elif sock is None:
+        raise ValueError(if_neither)
+    else:
+        _check_stream(sock)
+
+
+def _name_of_server(tls: object, host: str | None, server_hostname: str | None) -> str | None:
+    """The name that TLS asks for, by default the host's. Raises ValueError for TLS without a name,
+    and for a name without TLS."""
+    if not tls:
+        if server_hostname is not None:
+            raise ValueError("server_hostname is only meaningful with ssl")
+        return None
+    if server_hostname is not None:
+        return server_hostname
+    # An empty name is the caller's way to say that no name is to be checked.
+    if not host:
+        raise ValueError("You must set server_hostname when using ssl without a host")
+    return host
+
+
+def _hosts_to_serve(host: str | Iterable[str | None] | None) -> list[str | None]:
+    """What create_server() was given as `host`, as a list; None stands for everywhere."""
+    if host == "":
+        return [None]
+    if isinstance(host, str) or not isinstance(host, collections.abc.Iterable):
+        return [host]
+    return list(host)
+
+
 def _stream_socket(family: int, type: int, proto: int) -> socket.socket:
     sock = socket.socket(family, type | _NONBLOCK, proto)
     if not _NONBLOCK:
@@ -222,21 +266,12 @@ class ConnectMixin(TLSMixin, SocketsMixin):
         TypeError for arguments that do not go together, :exc:`socket.gaierror`, OSError when no
         address answers (an ExceptionGroup of them all with `all_errors`), :exc:`ssl.SSLError`.
         """
-        if not ssl:
-            if server_hostname is not None:
-                raise ValueError("server_hostname is only meaningful with ssl")
-            check_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
-        elif server_hostname is None:
-            # An empty name is the caller's way to say that no name is to be checked.
-            if not host:
-                raise ValueError("You must set server_hostname when using ssl without a host")
-            server_hostname = host
+        server_hostname = _name_of_server(ssl, host, server_hostname)
+        check_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        neither = "host and port was not specified and no sock specified"
+        _check_one_given(host, port, sock, neither)
         given = sock is not None
-        if sock is not None:
-            refuse_tls_socket(sock)
-        if host is not None or port is not None:
-            if sock is not None:
-                raise ValueError("host/port and sock can not be specified at the same time")
+        if sock is None:
             infos: Sequence[_AddressInfo] | None = None
             if host is not None:  # the usual literal: without a coroutine
                 infos = self._resolve_literal(host, port, family, socket.SOCK_STREAM, proto, flags)
@@ -260,10 +295,6 @@ class ConnectMixin(TLSMixin, SocketsMixin):
                 if interleave:
                     infos = _interleave(infos, interleave)
                 sock = await self._connect_any(infos, locals_, happy_eyeballs_delay, all_errors)
-        elif sock is None:
-            raise ValueError("host and port was not specified and no sock specified")
-        elif sock.type != socket.SOCK_STREAM:
-            raise ValueError(f"A Stream Socket was expected, got {sock!r}")
         made = await self._open_stream(
             sock,
             protocol_factory,
@@ -324,8 +355,7 @@ class ConnectMixin(TLSMixin, SocketsMixin):
         As :meth:`asyncio.loop.connect_accepted_socket`. Raises ValueError when `sock` is no stream
         socket or a TLS timeout comes without `ssl`, TypeError for a TLS socket.
         """
-        if sock.type != socket.SOCK_STREAM:
-            raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+        _check_stream(sock)
         check_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         refuse_tls_socket(sock)
         transport, protocol = await self._open_stream(
@@ -372,22 +402,14 @@ class ConnectMixin(TLSMixin, SocketsMixin):
         if isinstance(ssl, bool):
             raise TypeError("ssl argument must be an SSLContext or None")
         check_timeouts(ssl is not None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        _check_one_given(host, port, sock, "Neither host/port nor sock were specified")
         if sock is not None:
-            refuse_tls_socket(sock)
-        if host is not None or port is not None:
-            if sock is not None:
-                raise ValueError("host/port and sock can not be specified at the same time")
-            hosts: list[str | None]
-            if host == "":
-                hosts = [None]
-            elif isinstance(host, str) or not isinstance(host, collections.abc.Iterable):
-                hosts = [host]
-            else:
-                hosts = list(host)
+            sockets = [sock]
+        else:
             if reuse_address is None:
                 reuse_address = os.name == "posix" and sys.platform != "cygwin"
             found = await asyncio.gather(
-                *(self._resolve_bind(h, port, family, flags) for h in hosts)
+                *(self._resolve_bind(h, port, family, flags) for h in _hosts_to_serve(host))
             )
             sockets = self._bind_all(
                 list(dict.fromkeys(itertools.chain.from_iterable(found))),
@@ -395,12 +417,6 @@ class ConnectMixin(TLSMixin, SocketsMixin):
                 bool(reuse_port),
                 bool(keep_alive),
             )
-        else:
-            if sock is None:
-                raise ValueError("Neither host/port nor sock were specified")
-            if sock.type != socket.SOCK_STREAM:
-                raise ValueError(f"A Stream Socket was expected, got {sock!r}")
-            sockets = [sock]
         for listener in sockets:
             listener.setblocking(False)
         server = Server(
