@@ -47,6 +47,7 @@ MORE = {
     "Loop": {
         "allow_nested": "a loop may be entered again while it runs",
         "busy_poll_duration": "for how long a busy loop polls before it sleeps",
+        "metrics": "what the loop has done and what it holds",
         "sock_recvfrom": "asyncio's since 3.11",
         "sock_recvfrom_into": "asyncio's since 3.11",
         "sock_sendto": "asyncio's since 3.11",

@@ -43,9 +43,14 @@ def test_call_later_when(loop):
 def test_call_at_when_is_the_value_given(loop):
     for when in (loop.time() + 5, 0.1, 1e9 + 0.3):
         handle = loop.call_at(when, print)
-        assert handle.when() == when
+        assert handle.when() == handle._when == when
         assert type(handle.when()) is float
         handle.cancel()
+    handle = loop.call_at(10**9, print)
+    assert handle.when() == handle._when == 10**9
+    assert type(handle.when()) is type(handle._when) is int
+    handle.cancel()
+    assert type(loop.call_at(1e9, print).when()) is float  # the same handle, used again
 
 
 def test_the_smallest_deadline_first(loop, run):

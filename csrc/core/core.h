@@ -23,6 +23,7 @@ enum {
     HANDLE_KEEP = 1 << 3,       /* runs many times (fd watchers, signals) */
     HANDLE_DIRECT = 1 << 4,     /* native: called from the uv callback, not queued */
     HANDLE_THREADSAFE = 1 << 5, /* other threads wait while it runs: wakeup.c */
+    HANDLE_WHEN_INT = 1 << 6,   /* call_at() was given an int, and when() gives one */
 };
 
 /* A C callback that takes its turn in the ready queue like any Python one. A NULL

@@ -13,10 +13,24 @@ handle_py_get_context(PyObject *self, PyObject *Py_UNUSED(ignored))
     return handle_share_context(HANDLE(self));
 }
 
+/* As call_at() was given it. */
+static PyObject *
+timer_handle_when(HandleObject *handle)
+{
+    return handle->flags & HANDLE_WHEN_INT ? PyLong_FromDouble(handle->when)
+                                           : PyFloat_FromDouble(handle->when);
+}
+
 static PyObject *
 timer_handle_py_when(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyFloat_FromDouble(HANDLE(self)->when);
+    return timer_handle_when(HANDLE(self));
+}
+
+static PyObject *
+timer_handle_get_when(PyObject *self, void *Py_UNUSED(closure))
+{
+    return timer_handle_when(HANDLE(self));
 }
 
 static PyObject *
@@ -91,7 +105,7 @@ handle_repr(PyObject *self)
     CoreState *state = state_of_type(Py_TYPE(self));
     bool timer = Py_TYPE(self) == state->TimerHandleType;
     PyObject *args = handle_get_args(self, NULL);
-    PyObject *when = timer ? PyFloat_FromDouble(handle->when) : Py_NewRef(Py_None);
+    PyObject *when = timer ? timer_handle_when(handle) : Py_NewRef(Py_None);
     PyObject *result = NULL;
     if (args != NULL && when != NULL) {
         result = PyObject_CallFunction(
@@ -191,25 +205,30 @@ static PyMethodDef timer_handle_methods[] = {
     {NULL},
 };
 
+#define COMMON_GETSET                                                                            \
+    {"__class__", handle_get_class, NULL, NULL, NULL},                                           \
+        {"_callback", handle_get_callback, NULL, NULL, NULL},                                    \
+        {"_args", handle_get_args, NULL, NULL, NULL},                                            \
+        {"_cancelled", handle_get_cancelled, NULL, NULL, NULL},                                  \
+        {"_context", handle_get_context, NULL, NULL, NULL},                                      \
+        {"_loop", handle_get_loop, NULL, NULL, NULL},                                            \
+    {                                                                                            \
+        "_source_traceback", handle_get_source_traceback, NULL, NULL, NULL                       \
+    }
+
 static PyGetSetDef handle_getset[] = {
-    {"__class__", handle_get_class, NULL, NULL, NULL},
-    {"_callback", handle_get_callback, NULL, NULL, NULL},
-    {"_args", handle_get_args, NULL, NULL, NULL},
-    {"_cancelled", handle_get_cancelled, NULL, NULL, NULL},
-    {"_context", handle_get_context, NULL, NULL, NULL},
-    {"_loop", handle_get_loop, NULL, NULL, NULL},
-    {"_source_traceback", handle_get_source_traceback, NULL, NULL, NULL},
+    COMMON_GETSET,
+    {NULL},
+};
+
+static PyGetSetDef timer_handle_getset[] = {
+    COMMON_GETSET,
+    {"_when", timer_handle_get_when, NULL, NULL, NULL},
     {NULL},
 };
 
 static PyMemberDef handle_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(HandleObject, weakrefs), READONLY, NULL},
-    {NULL},
-};
-
-static PyMemberDef timer_handle_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(HandleObject, weakrefs), READONLY, NULL},
-    {"_when", T_DOUBLE, offsetof(HandleObject, when), READONLY, NULL},
     {NULL},
 };
 
@@ -242,8 +261,8 @@ static PyType_Slot timer_handle_slots[] = {
     {Py_tp_hash, timer_handle_hash},
     {Py_tp_richcompare, timer_handle_richcompare},
     {Py_tp_methods, timer_handle_methods},
-    {Py_tp_getset, handle_getset},
-    {Py_tp_members, timer_handle_members},
+    {Py_tp_getset, timer_handle_getset},
+    {Py_tp_members, handle_members},
     {0, NULL},
 };
 

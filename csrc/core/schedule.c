@@ -277,7 +277,11 @@ schedule_py_call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyO
         || check_before_queueing(loop, call.callback, "call_at", false) < 0) {
         return NULL;
     }
-    return schedule_timer(loop, when, &call);
+    PyObject *timer = schedule_timer(loop, when, &call);
+    if (timer != NULL && unlikely(PyLong_CheckExact(call.first))) {
+        HANDLE(timer)->flags |= HANDLE_WHEN_INT;
+    }
+    return timer;
 }
 
 PyObject *
