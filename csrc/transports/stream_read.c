@@ -11,6 +11,7 @@
 #include "transports/stream.h"
 #include "io/blocks.h"
 #include "io/syscall.h"
+#include "transports/copy_speed.h"
 
 #include <unistd.h>
 
@@ -30,15 +31,17 @@ shared_buffer(LoopObject *loop, uv_buf_t *buffer)
     *buffer = uv_buf_init(base, base != NULL ? READ_BUFFER_SIZE : 0);
 }
 
-/* The kernel copies up to four times slower to an address whose offset in its page is just
- * ahead of the source's, and packets mostly start at a multiple of 1 KiB of a page. malloc puts
- * every large block (a bytearray's, say) just behind the start of one: then it is cheaper to
- * read into our own buffer, which lies between the multiples, and copy once more. */
+/* On some processors the kernel copies up to four times slower to an address whose offset in
+ * its page is just ahead of the source's, and packets mostly start at a multiple of 1 KiB of a
+ * page. malloc puts every large block (a bytearray's, say) just behind the start of one: then it
+ * is cheaper to read into our own buffer, which lies between the multiples, and copy once more.
+ */
 static inline bool
 is_slow_to_read_into(const void *address, size_t size)
 {
     size_t offset = (uintptr_t)address % PAGE_SIZE_USUAL;
-    return size >= SLOW_FROM_SIZE && offset > 0 && offset < SLOW_OFFSETS;
+    return size >= SLOW_FROM_SIZE && offset > 0 && offset < SLOW_OFFSETS
+           && copy_is_slow_just_ahead();
 }
 
 /* Of something that gave no writable buffer; keeps the raised exception. */
