@@ -60,8 +60,13 @@ def test_context_of_a_failed_timer(loop, turns, errors):
 
 
 class Named:
+    """A callback that fails, known by its repr."""
+
     def __init__(self, name):
         self.name = name
+
+    def __call__(self):
+        fail()
 
     def __repr__(self):
         if self.name is None:
@@ -70,17 +75,18 @@ class Named:
 
 
 def test_a_callback_whose_repr_is_no_utf8(loop, turns, errors):
-    loop.call_soon(fail, Named("file\udcff"))
+    loop.call_soon(Named("file\udcff"))
     turns()
-    assert "fail(file\udcff)" in errors[0]["message"]
+    assert errors[0]["message"].startswith("Exception in callback file\udcff()")
 
 
+@pytest.mark.only("uvloop_clone")  # asyncio's run ends with the ValueError
 def test_a_callback_whose_repr_fails(loop, turns, errors):
-    loop.call_soon(fail, Named(None))
+    loop.call_soon(Named(None))
     turns()
     (context,) = errors
     assert isinstance(context["exception"], ZeroDivisionError)
-    assert "fail(<Named instance at " in context["message"]
+    assert context["message"] == "Exception in callback <unprintable callback>"
 
 
 def test_the_traceback_names_the_callback(loop, turns, errors):
