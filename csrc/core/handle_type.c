@@ -205,16 +205,16 @@ static PyMethodDef timer_handle_methods[] = {
     {NULL},
 };
 
-#define COMMON_GETSET                                                                            \
-    {"__class__", handle_get_class, NULL, NULL, NULL},                                           \
-        {"_callback", handle_get_callback, NULL, NULL, NULL},                                    \
-        {"_args", handle_get_args, NULL, NULL, NULL},                                            \
-        {"_cancelled", handle_get_cancelled, NULL, NULL, NULL},                                  \
-        {"_context", handle_get_context, NULL, NULL, NULL},                                      \
-        {"_loop", handle_get_loop, NULL, NULL, NULL},                                            \
-    {                                                                                            \
-        "_source_traceback", handle_get_source_traceback, NULL, NULL, NULL                       \
-    }
+/* clang-format off */
+#define COMMON_GETSET                                                           \
+    {"__class__", handle_get_class, NULL, NULL, NULL},                          \
+    {"_callback", handle_get_callback, NULL, NULL, NULL},                       \
+    {"_args", handle_get_args, NULL, NULL, NULL},                               \
+    {"_cancelled", handle_get_cancelled, NULL, NULL, NULL},                     \
+    {"_context", handle_get_context, NULL, NULL, NULL},                         \
+    {"_loop", handle_get_loop, NULL, NULL, NULL},                               \
+    {"_source_traceback", handle_get_source_traceback, NULL, NULL, NULL}
+/* clang-format on */
 
 static PyGetSetDef handle_getset[] = {
     COMMON_GETSET,
