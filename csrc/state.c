@@ -1,7 +1,7 @@
 /* Fills, visits and clears the module state (state.h). Knows nothing of loops. */
 
 #include "state.h"
-#include "core/core.h"
+#include "core/task.h"
 #include "streams/streams.h"
 
 static PyObject *
@@ -100,6 +100,9 @@ state_init(CoreState *state, PyObject *module)
     }
     STATE_TYPES(X)
 #undef X
+    if (task_type_make(state, module) < 0) {
+        return -1;
+    }
     if ((state->kwnames_loop = PyTuple_Pack(1, state->str_loop)) == NULL
         || (state->kwnames_context = PyTuple_Pack(1, state->str_context)) == NULL
         || (state->kwnames_wrap_bio =
@@ -110,7 +113,8 @@ state_init(CoreState *state, PyObject *module)
         return -1;
     }
     state->time_method = PyObject_GetAttr((PyObject *)state->LoopType, state->str_time);
-    return state->time_method == NULL ? -1 : 0;
+    state->call_soon_method = PyObject_GetAttr((PyObject *)state->LoopType, state->str_call_soon);
+    return state->time_method == NULL || state->call_soon_method == NULL ? -1 : 0;
 }
 
 int
@@ -148,11 +152,14 @@ state_traverse(CoreState *state, visitproc visit, void *arg)
     STATE_TYPES(X)
     STATE_IMPORTS(X)
     STATE_TLS_IMPORTS(X)
+    STATE_OF_ASYNCIO(X)
 #undef X
+    Py_VISIT(state->TaskType);
     Py_VISIT(state->openssl_proof.sslsocket_type);
     Py_VISIT(state->openssl_proof.read);
     Py_VISIT(state->openssl_proof.write);
     Py_VISIT(state->time_method);
+    Py_VISIT(state->call_soon_method);
     Py_VISIT(state->asyncio_stream_reader);
     Py_VISIT(state->asyncio_stream_protocol);
     Py_VISIT(state->asyncio_stream_writer);
@@ -169,7 +176,9 @@ state_clear(CoreState *state)
     STATE_TYPES(X)
     STATE_IMPORTS(X)
     STATE_TLS_IMPORTS(X)
+    STATE_OF_ASYNCIO(X)
 #undef X
+    Py_CLEAR(state->TaskType);
     Py_CLEAR(state->openssl_proof.sslsocket_type);
     Py_CLEAR(state->openssl_proof.read);
     Py_CLEAR(state->openssl_proof.write);
@@ -182,6 +191,7 @@ state_clear(CoreState *state)
     Py_CLEAR(state->context_alias);
     Py_CLEAR(state->empty_tuple);
     Py_CLEAR(state->time_method);
+    Py_CLEAR(state->call_soon_method);
     Py_CLEAR(state->newline);
     Py_CLEAR(state->asyncio_stream_reader);
     Py_CLEAR(state->asyncio_stream_protocol);

@@ -22,6 +22,7 @@
     X(TLSTransportType, tls_transport_spec)                                                      \
     X(TLSProtocolType, tls_protocol_spec)                                                        \
     X(ServerBaseType, server_base_spec)                                                          \
+    X(TaskAwaitType, task_await_spec)                                                            \
     X(WaiterType, waiter_spec)                                                                   \
     X(SockOpType, sockop_spec)                                                                   \
     X(ConnectType, connect_spec)                                                                 \
@@ -45,8 +46,26 @@
 #define THREADSAFE_HANDLE_CLASS "Handle"
 #endif
 
+#if COMPAT_AWAITED_BY
+#define STATE_AWAITED_BY(X)                                                                      \
+    X(add_to_awaited_by, "asyncio.futures", "future_add_to_awaited_by")                          \
+    X(discard_from_awaited_by, "asyncio.futures", "future_discard_from_awaited_by")
+#else
+#define STATE_AWAITED_BY(X)
+#endif
+
+#if COMPAT_CURRENT_TASKS
+#define STATE_CURRENT_TASKS(X) X(current_tasks, "asyncio.tasks", "_current_tasks")
+#else
+#define STATE_CURRENT_TASKS(X) X(swap_current_task, "asyncio.tasks", "_swap_current_task")
+#endif
+
 /* X(field, module, attribute): imported when the extension is. */
 #define STATE_IMPORTS(X)                                                                         \
+    STATE_AWAITED_BY(X)                                                                          \
+    STATE_CURRENT_TASKS(X)                                                                       \
+    X(enter_task, "asyncio.tasks", "_enter_task")                                                \
+    X(leave_task, "asyncio.tasks", "_leave_task")                                                \
     X(asyncio_handle, "asyncio", "Handle")                                                       \
     X(asyncio_timer_handle, "asyncio", "TimerHandle")                                            \
     X(asyncio_threadsafe_handle, "asyncio.events", THREADSAFE_HANDLE_CLASS)                      \
@@ -91,6 +110,29 @@
     X(set_wakeup_fd, "signal", "set_wakeup_fd")                                                  \
     X(sendfile_not_available, "asyncio", "SendfileNotAvailableError")                            \
     X(sendfile_mode, "asyncio.constants", "_SendfileMode")
+
+/* X(field, name): what asyncio's C classes Future and Task have, to be asked without a lookup;
+ * task_type_make() takes them. */
+#define STATE_FUTURE_METHODS(X)                                                                  \
+    X(future_add_done_callback, "add_done_callback")                                             \
+    X(future_cancel, "cancel")                                                                   \
+    X(future_cancelled, "cancelled")                                                             \
+    X(future_done, "done")                                                                       \
+    X(future_exception, "exception")                                                             \
+    X(future_make_cancelled_error, "_make_cancelled_error")                                      \
+    X(future_result, "result")                                                                   \
+    X(future_set_exception, "set_exception")                                                     \
+    X(future_set_result, "set_result")
+#define STATE_FUTURE_ATTRIBUTES(X)                                                               \
+    X(future_blocking, "_asyncio_future_blocking")                                               \
+    X(future_cancel_message, "_cancel_message")                                                  \
+    X(future_log_traceback, "_log_traceback")                                                    \
+    X(future_loop, "_loop")
+#define STATE_TASK_ATTRIBUTES(X) X(task_coro, "_coro")
+#define STATE_OF_ASYNCIO(X)                                                                      \
+    STATE_FUTURE_METHODS(X)                                                                      \
+    STATE_FUTURE_ATTRIBUTES(X)                                                                   \
+    STATE_TASK_ATTRIBUTES(X)
 
 /* X(field, module, attribute): imported with the first TLS connection: a Python without `ssl`
  * has none, and whoever needs none does not wait for it. */
@@ -163,6 +205,9 @@
     X(warning)                                                                                   \
     X(_asyncgen_finalizer_hook)                                                                  \
     X(_asyncgen_firstiter_hook)                                                                  \
+    X(__self__)                                                                                  \
+    X(eager_start)                                                                               \
+    X(throw)                                                                                     \
     X(_asyncio_future_blocking)                                                                  \
     X(_log_destroy_pending)                                                                      \
     X(_nest_patched)                                                                             \
@@ -245,9 +290,14 @@ typedef struct CoreState {
     STATE_IMPORTS(X)
     STATE_TLS_IMPORTS(X)
 #undef X
+#define X(field, name) PyObject *field;
+    STATE_OF_ASYNCIO(X)
+#undef X
 #define X(name) PyObject *str_##name;
     STATE_NAMES(X)
 #undef X
+    PyTypeObject *TaskType; /* NULL where tasks are asyncio's: core/task.h */
+
     PyObject *kwnames_loop;     /* ("loop",) for vectorcalls */
     PyObject *kwnames_context;  /* ("context",) */
     PyObject *kwnames_wrap_bio; /* ("server_side", "server_hostname") */
@@ -257,7 +307,8 @@ typedef struct CoreState {
     PyTypeObject *asyncio_stream_reader, *asyncio_stream_protocol, *asyncio_stream_writer;
     StreamOriginals stream_originals;
     OpenSSLProof openssl_proof;
-    PyObject *time_method; /* Loop.time as C made it: patched when the lookup differs */
+    /* As C made them: patched when the lookup in the loop's class differs. */
+    PyObject *time_method, *call_soon_method;
     /* Free lists of handles, [0] Handle and [1] TimerHandle; see core/handle.c. */
     struct HandleObject *free_handles[2];
     int free_handle_count[2];

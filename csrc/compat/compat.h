@@ -69,6 +69,18 @@ PyObject_GetOptionalAttr(PyObject *obj, PyObject *name, PyObject **result)
 
 #endif
 
+/* Before 3.11 a future keeps the state of the exception that cancelled it: tasks are asyncio's.
+ */
+#define COMPAT_OWN_TASKS (PY_VERSION_HEX >= 0x030B0000)
+/* Whether a task may take its first step while it is made. */
+#define COMPAT_EAGER_TASKS (PY_VERSION_HEX >= 0x030C0000)
+/* Whether the last uncancel() withdraws a cancellation that was not delivered yet. */
+#define COMPAT_UNCANCEL_TAKES_BACK (PY_VERSION_HEX >= 0x030D0000)
+/* Whether the current tasks are in a dict, {loop: task}. */
+#define COMPAT_CURRENT_TASKS (PY_VERSION_HEX < 0x030E0000)
+/* Whether futures know the tasks that wait for them, for call graphs. */
+#define COMPAT_AWAITED_BY (PY_VERSION_HEX >= 0x030E0000)
+
 /* Whether tasks of asyncio's Python class are current in its Python functions alone. */
 #define COMPAT_PYTHON_TASKS_APART (PY_VERSION_HEX >= 0x030E0000)
 

@@ -32,7 +32,7 @@ void
 awaitable_raise(PyObject *type, PyObject *value)
 {
     if (PyExceptionInstance_Check(type)) {
-        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
+        PyErr_SetRaisedException(Py_NewRef(type)); /* its __context__ stays what it is */
     }
     else if (PyExceptionClass_Check(type)) {
         PyErr_SetObject(type, value == Py_None ? NULL : value);

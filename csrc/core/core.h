@@ -61,6 +61,8 @@ PyObject *context_leave(PyObject *entered, PyObject *result);
 PyObject *context_call_method(PyObject *context, PyObject *object, PyObject *name);
 /* Runs the callback; -1 only when an exception must leave the loop. */
 int handle_run(LoopObject *loop, HandleObject *handle);
+/* What handle_run() does with the raised exception. */
+int handle_report_failure(LoopObject *loop, HandleObject *handle);
 /* What handle.cancel() does. */
 int handle_cancel(HandleObject *handle);
 /* After HANDLE_RUNNING is over: gives up what a handle cancelled from within held. */
@@ -79,7 +81,7 @@ void handle_free_list_clear(CoreState *state);
 /* ---- ready queue (ready.h) ------------------------------------------------------------ */
 
 typedef struct {
-    HandleObject **items; /* ring; capacity is a power of two */
+    PyObject **items; /* handles, and tasks of ours; a ring, capacity is a power of two */
     size_t capacity, head, count;
 } ReadyQueue;
 
@@ -156,6 +158,7 @@ enum {
     OVERRIDES_RUN = 1 << 0,       /* run_forever, stop: by run_until_complete */
     OVERRIDES_CALL_AT = 1 << 1,   /* by call_later */
     OVERRIDES_HAND_OVER = 1 << 2, /* call_soon_threadsafe, create_future: by run_in_executor */
+    OVERRIDES_CALL_SOON = 1 << 3, /* by tasks */
 };
 
 struct LoopObject {
@@ -224,6 +227,9 @@ struct LoopObject {
     int origin_depth; /* coroutine origin tracking to restore; -1: untouched */
     bool opened, wakeup_opened, closed, stopping, debug, nested_allowed, time_patched;
     PyObject *task_factory; /* or NULL */
+    PyObject *adopting;     /* the task of ours that is being made, borrowed; or NULL */
+    PyObject *current_task; /* of ours, as asyncio.current_task() has it; borrowed, or NULL */
+    bool in_step;           /* its coroutine is on the C stack */
     /* tasks.c; cycles, until the loop is closed */
     PyObject *loop_keyword, *done_future;
     PyObject *get_loop; /* waiter.c; likewise */
@@ -275,6 +281,8 @@ void loop_wake_waiter(LoopObject *loop, PyObject **waiter, PyObject *exc, PyObje
 typedef struct {
     PyObject *task; /* owned; NULL: there was none */
     bool python;    /* it is current in asyncio's Python functions, not in its C ones */
+    PyObject *ours; /* loop->current_task */
+    bool in_step;   /* of the loop */
 } LeftTask;
 
 int tasks_leave_current(LoopObject *loop, LeftTask *left);

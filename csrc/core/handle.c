@@ -226,7 +226,7 @@ handle_py_cancelled(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- running -------------------------------------------------------------------------- */
 
-static COLD int
+COLD int
 handle_report_failure(LoopObject *loop, HandleObject *handle)
 {
     if (exception_leaves_loop()) {

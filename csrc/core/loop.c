@@ -9,6 +9,7 @@
 #include "core/ready.h"
 #include "core/run.h"
 #include "core/schedule.h"
+#include "core/task.h"
 #include "core/tasks.h"
 #include "io/io.h"
 #include "io/blocks.h"
@@ -125,6 +126,7 @@ loop_notice_overrides(LoopObject *loop, PyObject *name)
         {state->str_run_forever, loop_py_run_forever, OVERRIDES_RUN},
         {state->str_stop, loop_py_stop, OVERRIDES_RUN},
         {state->str_call_at, OWN(schedule_py_call_at), OVERRIDES_CALL_AT},
+        {state->str_call_soon, OWN(schedule_py_call_soon), OVERRIDES_CALL_SOON},
         {state->str_call_soon_threadsafe, OWN(schedule_py_call_soon_threadsafe),
          OVERRIDES_HAND_OVER},
         {state->str_create_future, tasks_py_create_future, OVERRIDES_HAND_OVER},
@@ -181,8 +183,8 @@ static void
 loop_drop_queues(LoopObject *loop)
 {
     wakeup_drain(loop);
-    ready_drop(&loop->arrived);
-    ready_drop(&loop->ready);
+    ready_drop(loop->state, &loop->arrived);
+    ready_drop(loop->state, &loop->ready);
     timers_drop_all(loop);
 }
 
@@ -331,7 +333,9 @@ loop_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(loop->guests);
     for (size_t i = 0; i < loop->ready.count; i++) {
         size_t at = (loop->ready.head + i) & (loop->ready.capacity - 1);
-        int result = handle_visit(loop->ready.items[at], visit, arg);
+        PyObject *item = loop->ready.items[at];
+        int result = task_check(loop->state, item) ? visit(item, arg)
+                                                   : handle_visit(HANDLE(item), visit, arg);
         if (result != 0) {
             return result;
         }

@@ -2,6 +2,7 @@
  * every callback goes through is inline in ready.h. */
 
 #include "core/ready.h"
+#include "core/task.h"
 
 
 int
@@ -14,7 +15,7 @@ ready_reserve(ReadyQueue *queue, size_t more)
     if (capacity == queue->capacity) {
         return 0;
     }
-    HandleObject **items = PyMem_Malloc(capacity * sizeof(*items));
+    PyObject **items = PyMem_Malloc(capacity * sizeof(*items));
     if (items == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -30,12 +31,14 @@ ready_reserve(ReadyQueue *queue, size_t more)
 }
 
 void
-ready_drop(ReadyQueue *queue)
+ready_drop(CoreState *state, ReadyQueue *queue)
 {
     while (queue->count > 0) {
-        HandleObject *handle = ready_pop(queue);
-        handle_finish(handle);
-        Py_DECREF(handle);
+        PyObject *item = ready_pop(queue);
+        if (!task_check(state, item)) {
+            handle_finish(HANDLE(item));
+        }
+        Py_DECREF(item);
     }
     PyMem_Free(queue->items);
     *queue = (ReadyQueue){0};

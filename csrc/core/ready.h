@@ -1,5 +1,5 @@
-/* The ready queue: a growable ring of handles, oldest first. Inline because every callback
- * of the program goes through it; what is seldom done is in ready.c. */
+/* The ready queue: a growable ring of handles and tasks, oldest first. Inline because every
+ * callback of the program goes through it; what is seldom done is in ready.c. */
 #ifndef UVLOOP_CLONE_READY_H
 #define UVLOOP_CLONE_READY_H
 
@@ -8,35 +8,35 @@
 /* Room for so many more. */
 int ready_reserve(ReadyQueue *queue, size_t more);
 /* At the close of the loop: gives up the handles and the ring. */
-void ready_drop(ReadyQueue *queue);
+void ready_drop(CoreState *state, ReadyQueue *queue);
 
-/* Takes over the reference to `handle`. */
+/* Takes over the reference to `item`. */
 static inline int
-ready_push(ReadyQueue *queue, HandleObject *handle)
+ready_push(ReadyQueue *queue, PyObject *item)
 {
     if (unlikely(queue->count == queue->capacity) && ready_reserve(queue, 1) < 0) {
         return -1;
     }
-    queue->items[(queue->head + queue->count) & (queue->capacity - 1)] = handle;
+    queue->items[(queue->head + queue->count) & (queue->capacity - 1)] = item;
     queue->count++;
     return 0;
 }
 
 /* The same at the other end: it is the next to run. */
 static inline int
-ready_push_front(ReadyQueue *queue, HandleObject *handle)
+ready_push_front(ReadyQueue *queue, PyObject *item)
 {
     if (unlikely(queue->count == queue->capacity) && ready_reserve(queue, 1) < 0) {
         return -1;
     }
     queue->head = (queue->head - 1) & (queue->capacity - 1);
-    queue->items[queue->head] = handle;
+    queue->items[queue->head] = item;
     queue->count++;
     return 0;
 }
 
 /* Gives the youngest back to the caller. The queue must not be empty. */
-static inline HandleObject *
+static inline PyObject *
 ready_pop_back(ReadyQueue *queue)
 {
     queue->count--;
@@ -44,16 +44,16 @@ ready_pop_back(ReadyQueue *queue)
 }
 
 /* Gives the reference to the caller. The queue must not be empty. */
-static inline HandleObject *
+static inline PyObject *
 ready_pop(ReadyQueue *queue)
 {
-    HandleObject *handle = queue->items[queue->head];
+    PyObject *item = queue->items[queue->head];
     queue->head = (queue->head + 1) & (queue->capacity - 1);
     queue->count--;
-    return handle;
+    return item;
 }
 
-/* Handles of a large bulk have left the caches when their turn comes: the next is fetched
+/* Those of a large bulk have left the caches when their turn comes: the next is fetched
  * while this one runs. Where there is no next, an address that is not looked at. */
 static inline void
 ready_prefetch(const ReadyQueue *queue)

@@ -6,6 +6,7 @@
 #include "core/run.h"
 #include "core/alarm.h"
 #include "core/loop.h"
+#include "core/task.h"
 #include "transports/transports.h"
 
 #include <unistd.h>
@@ -225,6 +226,7 @@ loop_run(LoopObject *loop, PyObject *done)
             status = -1;
         }
     } while (status == 0 && !loop->stopping && (done == NULL || PyList_GET_SIZE(done) == 0));
+    task_leave_current(loop);
     loop_run_leave(loop, &run);
     return status;
 }

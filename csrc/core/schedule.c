@@ -4,6 +4,7 @@
 #include "core/core.h"
 #include "core/ready.h"
 #include "core/schedule.h"
+#include "core/task.h"
 #include "core/wakeup.h"
 
 
@@ -89,7 +90,7 @@ check_before_queueing(LoopObject *loop, PyObject *callback, const char *method, 
 int
 loop_make_ready(LoopObject *loop, HandleObject *handle)
 {
-    if (ready_push(&loop->ready, handle) < 0) {
+    if (ready_push(&loop->ready, (PyObject *)handle) < 0) {
         Py_DECREF(handle);
         return -1;
     }
@@ -121,6 +122,20 @@ loop_call_native_threadsafe(LoopObject *loop, handle_native native, PyObject *ow
     return 0;
 }
 
+/* The steps of our tasks need no handle; 1: it was one, and is queued. asyncio, which alone calls
+ * with these callbacks, looks at no handle. */
+static inline int
+schedule_step_of_task(LoopObject *loop, const Call *call)
+{
+    if (call->nargs == 1 && PyCFunction_CheckExact(call->callback)) {
+        return task_adopt_wakeup(loop, call->callback, call->args[0]);
+    }
+    if (unlikely(loop->adopting != NULL)) {
+        return task_adopt(loop, call->callback, call->context);
+    }
+    return 0;
+}
+
 PyObject *
 schedule_py_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
@@ -130,16 +145,20 @@ schedule_py_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, P
         || check_before_queueing(loop, call.callback, "call_soon", false) < 0) {
         return NULL;
     }
+    /* What another thread has queued before comes before. */
+    if (unlikely(atomic_load_explicit(&loop->inbox, memory_order_relaxed) != NULL)) {
+        wakeup_drain(loop);
+    }
+    int adopted = schedule_step_of_task(loop, &call);
+    if (adopted != 0) {
+        return adopted < 0 ? NULL : Py_NewRef(Py_None);
+    }
     HandleObject *handle = handle_new(loop, loop->state->HandleType, call.callback, call.args,
                                       call.nargs, call.context);
     if (unlikely(handle == NULL)) {
         return NULL;
     }
     Py_INCREF(handle);
-    /* What another thread has queued before comes before. */
-    if (unlikely(atomic_load_explicit(&loop->inbox, memory_order_relaxed) != NULL)) {
-        wakeup_drain(loop);
-    }
     if (unlikely(loop_make_ready(loop, handle) < 0)) {
         Py_DECREF(handle);
         return NULL;

@@ -29,7 +29,7 @@ signals_dispatch(LoopObject *loop, const unsigned char *numbers, ssize_t count)
             (void)sent;
         }
         if (handle != NULL && !(HANDLE(handle)->flags & HANDLE_CANCELLED)
-            && ready_push(&loop->ready, HANDLE(Py_NewRef(handle))) < 0) {
+            && ready_push(&loop->ready, Py_NewRef(handle)) < 0) {
             Py_DECREF(handle);
         }
         if (PyErr_Occurred()) {

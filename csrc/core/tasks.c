@@ -134,6 +134,10 @@ task_from_class(LoopObject *loop, PyObject *coro, PyObject *const *values, PyObj
     if (task_class == NULL) {
         return NULL;
     }
+    CoreState *state = loop->state;
+    if (likely(task_class == state->asyncio_c_task && state->TaskType != NULL)) {
+        Py_SETREF(task_class, Py_NewRef((PyObject *)state->TaskType));
+    }
     PyObject *task = names == NULL ? task_without_keywords(loop, task_class, coro)
                                    : task_with_keywords(loop, task_class, coro, values, names);
     Py_DECREF(task_class);
@@ -322,7 +326,9 @@ int
 tasks_leave_current(LoopObject *loop, LeftTask *left)
 {
     CoreState *state = loop->state;
-    *left = (LeftTask){NULL};
+    *left = (LeftTask){.ours = loop->current_task, .in_step = loop->in_step};
+    loop->current_task = NULL;
+    loop->in_step = false;
     int status = leave_current(loop, left, state->str_current_task, state->str__leave_task);
 #if COMPAT_PYTHON_TASKS_APART
     if (status == 0 && left->task == NULL) {
@@ -338,12 +344,15 @@ int
 tasks_enter_again(LoopObject *loop, LeftTask *left)
 {
     CoreState *state = loop->state;
+    loop->current_task = left->ours;
+    loop->in_step = left->in_step;
     if (left->task == NULL) {
         return 0;
     }
     PyObject *result = PyObject_CallMethodObjArgs(
         state->asyncio_tasks, left->python ? state->str__py_enter_task : state->str__enter_task,
         loop, left->task, NULL);
+
     Py_CLEAR(left->task);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;

@@ -7,6 +7,7 @@
 #include "core/alarm.h"
 #include "core/core.h"
 #include "core/ready.h"
+#include "core/task.h"
 
 #include <math.h>
 #include <string.h>
@@ -315,7 +316,7 @@ entries_make_ready(LoopObject *loop, const TimerEntry *entries, size_t count)
         }
         heap_let_go(heap, handle);
         if (likely(!(handle->flags & HANDLE_CANCELLED))) {
-            ready_push(&loop->ready, handle);
+            ready_push(&loop->ready, (PyObject *)handle);
             continue;
         }
         heap->cancelled--;
@@ -358,6 +359,9 @@ timers_collect(LoopObject *loop)
     if (heap->count == 0) {
         return 0;
     }
+    if (clock_is_patched(loop)) {
+        task_leave_current(loop);
+    }
     if (loop_clock(loop, &now) < 0) {
         return -1;
     }
@@ -367,9 +371,10 @@ timers_collect(LoopObject *loop)
         }
         HandleObject *handle = heap_pop(heap);
         if (handle->flags & HANDLE_CANCELLED) {
+            task_leave_current(loop); /* what dies with it may look */
             Py_DECREF(handle);
         }
-        else if (ready_push(&loop->ready, handle) < 0) {
+        else if (ready_push(&loop->ready, (PyObject *)handle) < 0) {
             Py_DECREF(handle);
             return -1;
         }

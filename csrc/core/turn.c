@@ -17,6 +17,7 @@
 #include "core/lookout.h"
 #include "core/pollhook.h"
 #include "core/ready.h"
+#include "core/task.h"
 #include "io/io.h"
 #include "transports/transports.h"
 
@@ -145,7 +146,7 @@ turn_admit_arrived(LoopObject *loop)
 {
     int count = (int)loop->arrived.count;
     while (loop->arrived.count > 0) {
-        HandleObject *handle = ready_pop_back(&loop->arrived);
+        PyObject *handle = ready_pop_back(&loop->arrived);
         if (ready_push_front(&loop->ready, handle) < 0) {
             Py_DECREF(handle);
             loop_report_raised(loop, "I/O callback lost", NULL, NULL, NULL, NULL);
@@ -185,6 +186,7 @@ turn_look_out(LoopObject *loop)
 int
 turn_poll(LoopObject *loop, bool wait)
 {
+    task_leave_current(loop);
     if (unlikely(loop->poll_hook != NULL) && !loop->in_poll_hook) {
         return pollhook_call(loop, wait);
     }
@@ -254,16 +256,23 @@ turn_run_ready(LoopObject *loop, size_t left)
     ReadyQueue *ready = &loop->ready;
     int status = 0;
     for (; left > 0 && ready->count > 0 && status == 0; left--) {
-        HandleObject *handle = ready_pop(ready);
+        PyObject *item = ready_pop(ready);
         ready_prefetch(ready);
-        if (likely(!(handle->flags & HANDLE_CANCELLED))) {
+        if (task_check(loop->state, item)) {
             loop->counters.callbacks++;
-            status = handle_run(loop, handle);
+            status = task_run(loop, item);
         }
         else {
-            handle_finish(handle);
+            task_leave_current(loop);
+            if (likely(!(HANDLE(item)->flags & HANDLE_CANCELLED))) {
+                loop->counters.callbacks++;
+                status = handle_run(loop, HANDLE(item));
+            }
+            else {
+                handle_finish(HANDLE(item));
+            }
         }
-        Py_DECREF(handle);
+        Py_DECREF(item);
     }
     return status;
 }
@@ -272,6 +281,7 @@ turn_run_ready(LoopObject *loop, size_t left)
 static int
 turn_wait(LoopObject *loop)
 {
+    task_leave_current(loop);
     bool hooked = loop->poll_hook != NULL && !loop->in_poll_hook;
     int due = unlikely(hooked) ? 0 : timers_arm(loop);
     if (due < 0 || turn_poll(loop, !due) < 0) {
@@ -305,6 +315,7 @@ turn_pass(LoopObject *loop)
     }
     /* Not before the poll: what comes back comes behind what was scheduled with it. */
     if (loop->unflushed != NULL) {
+        task_leave_current(loop);
         streams_flush(loop);
     }
     return turn_run_ready(loop, next);
@@ -316,14 +327,17 @@ turn_run(LoopObject *loop)
     loop->turn++;
     wakeup_drain(loop);
     if (unlikely(loop->postponed != NULL)) {
+        task_leave_current(loop);
         streams_admit_postponed(loop);
     }
     if (unlikely(loop->unflushed != NULL)) {
+        task_leave_current(loop);
         streams_flush(loop); /* written while the loop did not run: nothing else may wake us */
     }
     bool idle = loop->ready.count == 0 && !loop->stopping;
     int status = idle ? turn_wait(loop) : turn_pass(loop);
     if (loop->unflushed != NULL) {
+        task_leave_current(loop);
         PyObject *leaving = status < 0 ? PyErr_GetRaisedException() : NULL;
         streams_flush(loop);
         if (leaving != NULL) {

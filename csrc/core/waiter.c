@@ -3,6 +3,7 @@
  * while somebody waits, so that wait_for(reader.read()) still finds a coroutine. */
 
 #include "core/waiter.h"
+#include "core/task.h"
 
 
 /* ---- callbacks ------------------------------------------------------------------------ */
@@ -27,6 +28,9 @@ waiter_call_soon(WaiterObject *self, PyObject *callback, PyObject *context)
     LoopObject *loop = self->loop;
     if (loop_check_closed(loop) < 0 || (loop->debug && loop_check_thread(loop) < 0)) {
         return -1;
+    }
+    if (task_check(loop->state, callback)) {
+        return task_wake(loop, callback, self->state == WAITER_DONE ? NULL : (PyObject *)self);
     }
     PyObject *argument = waiter_argument(self, callback);
     HandleObject *handle = argument == NULL ? NULL

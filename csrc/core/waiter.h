@@ -53,6 +53,15 @@ waiter_is_pending(WaiterObject *waiter)
     return waiter->state == WAITER_PENDING;
 }
 
+/* Whether it was just yielded to a task of `loop`, the first to wait for it. */
+static inline bool
+waiter_can_wake_task(LoopObject *loop, PyObject *object)
+{
+    return PyObject_TypeCheck(object, loop->state->WaiterType) && WAITER(object)->loop == loop
+           && WAITER(object)->state == WAITER_PENDING && WAITER(object)->blocking
+           && WAITER(object)->callback == NULL;
+}
+
 int waiter_visit(WaiterObject *waiter, visitproc visit, void *arg);
 
 #endif

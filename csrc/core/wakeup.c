@@ -72,7 +72,7 @@ wakeup_drain(LoopObject *loop)
         HandleObject *handle = oldest_first;
         oldest_first = handle->next;
         handle->next = NULL;
-        if (ready_push(&loop->ready, handle) < 0) {
+        if (ready_push(&loop->ready, (PyObject *)handle) < 0) {
             /* Out of memory for a pointer: report it, keep the rest going. */
             loop_report_raised(loop, "call_soon_threadsafe: callback lost", "handle",
                                (PyObject *)handle, NULL, NULL);

@@ -193,7 +193,7 @@ watcher_notify(Watcher *watcher, int direction)
         handle_release_call(handle);
         Py_DECREF(handle);
     }
-    else if (ready_push(&loop->arrived, handle) < 0) {
+    else if (ready_push(&loop->arrived, (PyObject *)handle) < 0) {
         Py_DECREF(handle);
         loop_report_raised(loop, "I/O callback lost", NULL, NULL, NULL, NULL);
     }

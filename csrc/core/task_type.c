@@ -1,0 +1,552 @@
+/* What Python sees of a task that the loop steps itself (task.h): asyncio.Task's methods where
+ * the truth lies in our part, `await task`, the collector and the end. For a task that asyncio
+ * steps each of them asks asyncio's own. */
+
+#include "core/awaitable.h"
+#include "core/named.h"
+#include "core/task.h"
+
+
+static void task_dealloc(PyObject *self);
+
+/* Tasks of a Python subclass are asyncio's: only ours are told by their type in the queue. */
+static inline bool
+task_has_part(PyObject *self)
+{
+    return Py_TYPE(self)->tp_dealloc == task_dealloc;
+}
+
+static inline bool
+task_is_ours(PyObject *self)
+{
+    return task_has_part(self) && task_part(self)->loop != NULL;
+}
+
+/* NULL: an instance of a subclass, or the interpreter goes down. */
+static inline CoreState *
+task_state(PyObject *self)
+{
+    return likely(task_has_part(self)) ? state_of_type(Py_TYPE(self)) : NULL;
+}
+
+/* Our class, of which the task's may be a subclass. */
+static PyTypeObject *
+task_class(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    while (type->tp_dealloc != task_dealloc) {
+        type = type->tp_base;
+    }
+    return type;
+}
+
+/* Of a task that asyncio steps: its own method, called with `argument` unless that is NULL. */
+static COLD PyObject *
+task_ask_asyncio(PyObject *self, const char *name, PyObject *argument)
+{
+    PyObject *method = PyObject_GetAttrString((PyObject *)task_class(self)->tp_base, name);
+    PyObject *result =
+        method == NULL ? NULL : PyObject_CallFunctionObjArgs(method, self, argument, NULL);
+    Py_XDECREF(method);
+    return result;
+}
+
+/* Its own attribute. */
+static COLD PyObject *
+task_get_asyncio(PyObject *self, const char *name)
+{
+    PyObject *descriptor = PyObject_GetAttrString((PyObject *)task_class(self)->tp_base, name);
+    PyObject *result = descriptor == NULL ? NULL : task_get_future(descriptor, self);
+    Py_XDECREF(descriptor);
+    return result;
+}
+
+/* ---- cancelling ----------------------------------------------------------------------- */
+
+static PyObject *
+task_py_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *message = nargs > 0 ? args[0] : Py_None;
+    if (nargs > 1) {
+        PyErr_SetString(PyExc_TypeError, "cancel() takes at most one argument");
+        return NULL;
+    }
+    if (!task_is_ours(self)) {
+        return task_ask_asyncio(self, "cancel", message);
+    }
+    TaskPart *part = task_part(self);
+    CoreState *state = part->loop->state;
+    if (task_set_future(state->future_log_traceback, self, Py_False) < 0) {
+        return NULL;
+    }
+    int done = task_is_done(state, self);
+    if (done != 0) {
+        return done < 0 ? NULL : Py_NewRef(Py_False);
+    }
+    part->cancel_requests++;
+    if (part->waiting_for != NULL) {
+        PyObject *future = Py_NewRef(part->waiting_for);
+        PyObject *answer = PyObject_CallMethodOneArg(future, state->str_cancel, message);
+        int cancelled = answer == NULL ? -1 : PyObject_IsTrue(answer);
+        Py_XDECREF(answer);
+        Py_DECREF(future);
+        if (cancelled != 0) {
+            return cancelled < 0 ? NULL : Py_NewRef(Py_True);
+        }
+    }
+    part->must_cancel = true;
+    if (task_set_future(state->future_cancel_message, self, message) < 0) {
+        return NULL;
+    }
+    Py_RETURN_TRUE;
+}
+NAMED_METHOD(task_py_cancel, "cancel", 0, 1, "msg")
+
+static PyObject *
+task_py_cancelling(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!task_is_ours(self)) {
+        return task_ask_asyncio(self, "cancelling", NULL);
+    }
+    return PyLong_FromSsize_t(task_part(self)->cancel_requests);
+}
+
+static PyObject *
+task_py_uncancel(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!task_is_ours(self)) {
+        return task_ask_asyncio(self, "uncancel", NULL);
+    }
+    TaskPart *part = task_part(self);
+    if (part->cancel_requests > 0) {
+        part->cancel_requests--;
+#if COMPAT_UNCANCEL_TAKES_BACK
+        if (part->cancel_requests == 0) {
+            part->must_cancel = false;
+        }
+#endif
+    }
+    return PyLong_FromSsize_t(part->cancel_requests);
+}
+
+/* ---- the outcome ---------------------------------------------------------------------- */
+
+/* These two are asyncio's; but the interpreter calls a method faster that is the type's own. */
+
+static PyObject *
+task_py_done(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    CoreState *state = task_state(self);
+    return likely(state != NULL) ? task_call_future(state->future_done, self)
+                                 : task_ask_asyncio(self, "done", NULL);
+}
+
+static PyObject *
+task_py_cancelled(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    CoreState *state = task_state(self);
+    return likely(state != NULL) ? task_call_future(state->future_cancelled, self)
+                                 : task_ask_asyncio(self, "cancelled", NULL);
+}
+
+/* The CancelledError that ended the coroutine, with its traceback: to the first who asks, lest
+ * it is in a cycle with the frames of whoever catches it. Or NULL, without an exception. */
+static inline PyObject *
+task_take_cancelled_by(PyObject *self)
+{
+    PyObject *exc = NULL;
+    if (task_has_part(self)) {
+        exc = task_part(self)->cancelled_by;
+        task_part(self)->cancelled_by = NULL;
+    }
+    return exc;
+}
+
+static PyObject *
+task_py_make_cancelled_error(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *exc = task_take_cancelled_by(self);
+    return exc != NULL ? exc : task_ask_asyncio(self, "_make_cancelled_error", NULL);
+}
+
+static inline bool
+task_raise_cancelled_by(PyObject *self)
+{
+    PyObject *exc = task_take_cancelled_by(self);
+    if (likely(exc == NULL)) {
+        return false;
+    }
+    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    Py_DECREF(exc);
+    return true;
+}
+
+static PyObject *
+task_py_result(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    CoreState *state = task_state(self);
+    if (task_raise_cancelled_by(self)) {
+        return NULL;
+    }
+    return likely(state != NULL) ? task_call_future(state->future_result, self)
+                                 : task_ask_asyncio(self, "result", NULL);
+}
+
+static PyObject *
+task_py_exception(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    CoreState *state = task_state(self);
+    if (task_raise_cancelled_by(self)) {
+        return NULL;
+    }
+    return likely(state != NULL) ? task_call_future(state->future_exception, self)
+                                 : task_ask_asyncio(self, "exception", NULL);
+}
+
+static PyObject *
+task_get_must_cancel(PyObject *self, void *Py_UNUSED(closure))
+{
+    return task_is_ours(self) ? PyBool_FromLong(task_part(self)->must_cancel)
+                              : task_get_asyncio(self, "_must_cancel");
+}
+
+static PyObject *
+task_get_fut_waiter(PyObject *self, void *Py_UNUSED(closure))
+{
+    if (!task_is_ours(self)) {
+        return task_get_asyncio(self, "_fut_waiter");
+    }
+    PyObject *future = task_part(self)->waiting_for;
+    return Py_NewRef(future != NULL ? future : Py_None);
+}
+
+/* ---- await ---------------------------------------------------------------------------- */
+
+/* The iterator of `await task`. asyncio's would not raise `cancelled_by`. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *task; /* NULL: it is over */
+} TaskAwaitObject;
+
+#define AWAIT(op) ((TaskAwaitObject *)(op))
+
+static PyObject *
+task_await(PyObject *self)
+{
+    if (!task_is_ours(self)) {
+        return task_class(self)->tp_base->tp_as_async->am_await(self);
+    }
+    TaskAwaitObject *await =
+        PyObject_GC_New(TaskAwaitObject, task_part(self)->loop->state->TaskAwaitType);
+    if (await != NULL) {
+        await->task = Py_NewRef(self);
+        PyObject_GC_Track(await);
+    }
+    return (PyObject *)await;
+}
+
+static PySendResult
+await_send(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result)
+{
+    PyObject *task = AWAIT(self)->task;
+    *result = NULL;
+    if (task == NULL) {
+        PyErr_SetNone(PyExc_StopIteration);
+        return PYGEN_ERROR;
+    }
+    if (!task_is_ours(task)) {
+        PyErr_SetString(PyExc_RuntimeError, "the task was cleared");
+        return PYGEN_ERROR;
+    }
+    CoreState *state = task_part(task)->loop->state;
+    int done = task_is_done(state, task);
+    if (done < 0) {
+        return PYGEN_ERROR;
+    }
+    if (done) {
+        AWAIT(self)->task = NULL;
+        *result = task_py_result(task, NULL);
+        Py_DECREF(task);
+        return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
+    }
+    PyObject *blocking = task_get_future(state->future_blocking, task);
+    Py_XDECREF(blocking);
+    if (blocking == Py_True) {
+        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+    }
+    if (blocking != Py_False || task_set_future(state->future_blocking, task, Py_True) < 0) {
+        return PYGEN_ERROR;
+    }
+    *result = Py_NewRef(task);
+    return PYGEN_NEXT;
+}
+
+static PyObject *
+await_py_send(PyObject *self, PyObject *value)
+{
+    return awaitable_py_send(self, value, await_send);
+}
+
+static PyObject *
+await_next(PyObject *self)
+{
+    return awaitable_py_send(self, Py_None, await_send);
+}
+
+static PyObject *
+await_py_throw(PyObject *self, PyObject *args)
+{
+    PyObject *type, *value;
+    if (awaitable_parse_throw(args, &type, &value) < 0) {
+        return NULL;
+    }
+    Py_CLEAR(AWAIT(self)->task);
+    awaitable_raise(type, value);
+    return NULL;
+}
+
+static PyObject *
+await_py_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(AWAIT(self)->task);
+    Py_RETURN_NONE;
+}
+
+static int
+await_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(AWAIT(self)->task);
+    return 0;
+}
+
+static int
+await_clear(PyObject *self)
+{
+    Py_CLEAR(AWAIT(self)->task);
+    return 0;
+}
+
+static void
+await_dealloc(PyObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    Py_CLEAR(AWAIT(self)->task);
+    compat_free_instance(self);
+}
+
+static PyMethodDef await_methods[] = {
+    {"send", await_py_send, METH_O, NULL},
+    {"throw", await_py_throw, METH_VARARGS, NULL},
+    {"close", await_py_close, METH_NOARGS, NULL},
+    {NULL},
+};
+
+static PyType_Slot await_slots[] = {
+    {Py_tp_doc, "The iterator of `await task`."},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, await_next},
+    {Py_am_send, await_send},
+    {Py_tp_methods, await_methods},
+    {Py_tp_traverse, await_traverse},
+    {Py_tp_clear, await_clear},
+    {Py_tp_dealloc, await_dealloc},
+    {0, NULL},
+};
+
+PyType_Spec task_await_spec = {
+    .name = "uvloop_clone._core.TaskAwait",
+    .basicsize = sizeof(TaskAwaitObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = await_slots,
+};
+
+/* ---- making, and the end -------------------------------------------------------------- */
+
+static void
+task_drop(PyObject *self)
+{
+    if (!task_has_part(self)) {
+        return;
+    }
+    TaskPart *part = task_part(self);
+    Py_CLEAR(part->loop);
+    Py_CLEAR(part->coro);
+    Py_CLEAR(part->context);
+    Py_CLEAR(part->waiting_for);
+    Py_CLEAR(part->input);
+    Py_CLEAR(part->cancelled_by);
+}
+
+/* asyncio's __init__ ends with loop.call_soon(first step), which comes to task_adopt(). */
+static int
+task_init(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    PyTypeObject *base = task_class(self)->tp_base;
+    CoreState *state = task_state(self);
+    PyObject *found = NULL, *eager = NULL;
+    if (task_is_ours(self)) {
+        PyErr_SetString(PyExc_RuntimeError, "Task is initialized already");
+        return -1;
+    }
+    if (state == NULL) {
+        return base->tp_init(self, args, kwargs);
+    }
+    if (kwargs != NULL) {
+        found = PyDict_GetItemWithError(kwargs, state->str_loop);
+        eager =
+            COMPAT_EAGER_TASKS ? PyDict_GetItemWithError(kwargs, state->str_eager_start) : NULL;
+        if (PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    if (found == NULL || !PyObject_TypeCheck(found, state->LoopType)
+        || (eager != NULL && eager != Py_False)) {
+        return base->tp_init(self, args, kwargs);
+    }
+    LoopObject *loop = LOOP(Py_NewRef(found));
+    PyObject *outer = loop->adopting;
+    loop->adopting = self;
+    int status = base->tp_init(self, args, kwargs);
+    loop->adopting = outer;
+    Py_DECREF(loop);
+    return status;
+}
+
+static int
+task_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    PyTypeObject *base = task_class(self)->tp_base;
+    if (task_has_part(self)) {
+        TaskPart *part = task_part(self);
+        Py_VISIT(part->loop);
+        Py_VISIT(part->coro);
+        Py_VISIT(part->context);
+        Py_VISIT(part->waiting_for);
+        Py_VISIT(part->input);
+        Py_VISIT(part->cancelled_by);
+    }
+    if (!(base->tp_flags & Py_TPFLAGS_HEAPTYPE)) {
+        Py_VISIT(Py_TYPE(self));
+    }
+    return base->tp_traverse(self, visit, arg);
+}
+
+static int
+task_clear(PyObject *self)
+{
+    task_drop(self);
+    return task_class(self)->tp_base->tp_clear(self);
+}
+
+static void
+task_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self), *base = task_class(self)->tp_base;
+    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+        return; /* somebody keeps it: the report that it is pending still */
+    }
+    PyObject_GC_UnTrack(self);
+    task_drop(self);
+    bool owns_type = !(base->tp_flags & Py_TPFLAGS_HEAPTYPE);
+    base->tp_dealloc(self);
+    if (owns_type) {
+        Py_DECREF(type);
+    }
+}
+
+static PyMethodDef task_methods[] = {
+    {"cancel", NAMED(task_py_cancel),
+     PyDoc_STR("cancel($self, /, msg=None)\n--\n\n"
+               "Has CancelledError(msg) raised in the coroutine, at what it waits for.\n\n"
+               "False: the task is done already. As asyncio.Task.cancel().")},
+    {"cancelling", task_py_cancelling, METH_NOARGS,
+     PyDoc_STR("cancelling($self, /)\n--\n\n"
+               "How many calls of cancel() no uncancel() has answered yet.")},
+    {"uncancel", task_py_uncancel, METH_NOARGS,
+     PyDoc_STR("uncancel($self, /)\n--\n\n"
+               "Answers one call of cancel(); returns how many are left.")},
+    {"done", task_py_done, METH_NOARGS,
+     PyDoc_STR("done($self, /)\n--\n\nWhether the coroutine has ended.")},
+    {"cancelled", task_py_cancelled, METH_NOARGS,
+     PyDoc_STR("cancelled($self, /)\n--\n\nWhether the coroutine ended with CancelledError.")},
+    {"result", task_py_result, METH_NOARGS,
+     PyDoc_STR("result($self, /)\n--\n\n"
+               "What the coroutine returned; raises what it raised.\n\n"
+               "InvalidStateError: it has not ended.")},
+    {"exception", task_py_exception, METH_NOARGS,
+     PyDoc_STR("exception($self, /)\n--\n\n"
+               "What the coroutine raised, or None; raises CancelledError.\n\n"
+               "InvalidStateError: it has not ended.")},
+    {"_make_cancelled_error", task_py_make_cancelled_error, METH_NOARGS,
+     PyDoc_STR("_make_cancelled_error($self, /)\n--\n\n"
+               "The CancelledError for whoever waits for this task.")},
+    {NULL},
+};
+
+static PyGetSetDef task_getset[] = {
+    {"_must_cancel", task_get_must_cancel, NULL, NULL, NULL},
+    {"_fut_waiter", task_get_fut_waiter, NULL, NULL, NULL},
+    {NULL},
+};
+
+static PyType_Slot task_slots[] = {
+    {Py_tp_doc, "An asyncio.Task that the loop steps itself."},
+    {Py_tp_init, task_init},
+    {Py_tp_iter, task_await},
+    {Py_am_await, task_await},
+    {Py_tp_methods, task_methods},
+    {Py_tp_getset, task_getset},
+    {Py_tp_traverse, task_traverse},
+    {Py_tp_clear, task_clear},
+    {Py_tp_dealloc, task_dealloc},
+    {0, NULL},
+};
+
+/* What task.h calls without a lookup. False, without an exception: asyncio's classes are not as
+ * we know them, in C, with these methods and attributes. */
+static bool
+task_take_methods(CoreState *state)
+{
+    const struct {
+        PyObject **field, *type;
+        const char *name;
+        PyTypeObject *kind;
+    } methods[] = {
+#define X(field, name) {&state->field, state->asyncio_future, name, &PyMethodDescr_Type},
+        STATE_FUTURE_METHODS(X)
+#undef X
+#define X(field, name) {&state->field, state->asyncio_future, name, &PyGetSetDescr_Type},
+            STATE_FUTURE_ATTRIBUTES(X)
+#undef X
+#define X(field, name) {&state->field, state->asyncio_c_task, name, &PyGetSetDescr_Type},
+                STATE_TASK_ATTRIBUTES(X)
+#undef X
+    };
+    for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++) {
+        PyObject *found = PyObject_GetAttrString(methods[i].type, methods[i].name);
+        *methods[i].field = found;
+        if (found == NULL || !Py_IS_TYPE(found, methods[i].kind)) {
+            PyErr_Clear();
+            return false;
+        }
+    }
+    return true;
+}
+
+int
+task_type_make(CoreState *state, PyObject *module)
+{
+    PyTypeObject *base = (PyTypeObject *)state->asyncio_c_task;
+    if (!COMPAT_OWN_TASKS || !PyType_Check(base) || !task_take_methods(state)) {
+        return 0;
+    }
+    PyType_Spec spec = {
+        .name = "uvloop_clone._core.Task",
+        .basicsize = (int)(base->tp_basicsize + (Py_ssize_t)sizeof(TaskPart)),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+        .slots = task_slots,
+    };
+    state->TaskType = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, (PyObject *)base);
+    return state->TaskType == NULL ? -1 : PyModule_AddType(module, state->TaskType);
+}
