@@ -202,6 +202,23 @@ def test_closing_the_clients(loop, run, how):
     run(main())
 
 
+def test_abort_clients_sends_what_was_written_before(loop, run):
+    async def main():
+        accepted = []
+        server = await loop.create_server(lambda: Echo(accepted), "127.0.0.1", 0)
+        if not hasattr(server, "abort_clients"):
+            pytest.skip("abort_clients is newer than this Python")
+        transport, protocol = await loop.create_connection(Recorder, "127.0.0.1", port_of(server))
+        await ask(transport, protocol, b"x")
+        accepted[0].transport.write(b"bye")
+        server.abort_clients()
+        await asyncio.wait_for(protocol.lost, 10)
+        assert protocol.data == b"xbye"
+        await shut(server)
+
+    run(main())
+
+
 def test_close_clients_sends_what_is_buffered(loop, run):
     async def main():
         accepted = []

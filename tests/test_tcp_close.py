@@ -103,6 +103,24 @@ def test_abort(loop, run, pair):
     run(main())
 
 
+def test_abort_sends_what_the_kernel_takes(loop, run, pair):
+    """All of it was tried at write(), as far as anybody can see."""
+    a, b = pair()
+    data = bytes(1_000_000)
+    taken = pair()[0].send(data)
+    if taken < 400_000:
+        pytest.skip("the kernel takes less than a stream sends in a turn")
+
+    async def main():
+        transport, protocol = await attach(a)
+        transport.write(data)
+        transport.abort()
+        assert len(await read_to_end(b)) > taken / 2
+        assert await protocol.lost is None
+
+    run(main())
+
+
 def test_abort_after_close_gives_up_the_data(loop, run, pair):
     a, _b = pair()
 

@@ -62,6 +62,52 @@ def test_eof_received(loop, run, pair, errors):
     run(main())
 
 
+@pytest.mark.parametrize("method", ["data_received", "eof_received"])
+def test_what_was_written_before_the_failure_is_sent(loop, run, pair, errors, method):
+    a, b = pair()
+
+    class Failing(failing(method)):
+        pass
+
+    def write_and_fail(self, *args):
+        self.transport.write(b"-ERR ")
+        self.transport.write(b"bye")
+        raise Boom
+
+    setattr(Failing, method, write_and_fail)
+
+    async def main():
+        _, protocol = await attach(a, Failing)
+        if method == "data_received":
+            b.send(b"x")
+        else:
+            b.shutdown(1)
+        assert await read_to_end(b) == b"-ERR bye"
+        assert isinstance(await protocol.lost, Boom)
+
+    run(main())
+    assert [type(exc) for exc in errors.exceptions] == [Boom]
+
+
+def test_what_was_written_before_the_failure_cannot_be_sent(loop, run, pair, errors):
+    """The loss that comes first is the one that counts."""
+    a, b = pair()
+
+    class Failing(Recorder):
+        def data_received(self, data):
+            self.transport.get_extra_info("socket").shutdown(1)
+            self.transport.write(b"x" * 100_000)
+            raise Boom
+
+    async def main():
+        _, protocol = await attach(a, Failing)
+        b.send(b"x")
+        assert isinstance(await protocol.lost, BrokenPipeError)
+
+    run(main())
+    assert [type(exc) for exc in errors.exceptions] == [Boom]
+
+
 def test_connection_lost(loop, run, pair, errors):
     a, b = pair()
 

@@ -374,6 +374,42 @@ def test_failing_eof_received(loop, run, errors):
     assert "Error calling eof_received()" in errors.messages
 
 
+def test_what_was_written_before_a_failure_is_sent(loop, run, errors):
+    class Failing(Recorder):
+        def data_received(self, data):
+            self.transport.write(b"-ERR bye")
+            raise ZeroDivisionError
+
+    async def main():
+        _, protocol, peer = await connect(Failing)
+        await peer.send(b"x")
+        assert await peer.receive(8) == b"-ERR bye"
+        assert isinstance(await asyncio.wait_for(protocol.lost, 10), ZeroDivisionError)
+        peer.sock.close()
+
+    run(main())
+    assert [type(exc) for exc in errors.exceptions] == [ZeroDivisionError]
+
+
+def test_what_was_written_before_a_broken_record(loop, run):
+    """The record's error is the one that is told, whether the answer can be sent or not."""
+
+    class Answering(Recorder):
+        def data_received(self, data):
+            self.transport.write(b"answer")
+
+    async def main():
+        _, protocol, peer = await connect(Answering)
+        records = bytearray(peer.encrypt(b"first") + peer.encrypt(b"broken"))
+        records[-1] ^= 1
+        await loop.sock_sendall(peer.sock, records)
+        exc = await asyncio.wait_for(protocol.lost, 10)
+        assert exc.reason in ("DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "RECORD_LAYER_FAILURE")
+        peer.sock.close()
+
+    run(main())
+
+
 def test_failing_connection_lost(loop, run, errors):
     class Failing(Recorder):
         def connection_lost(self, exc):

@@ -148,9 +148,15 @@ tls_fatal(TLSObject *tls, const char *message)
         loop_leave_with_exception(loop);
         return;
     }
+    if (tls->flags & TLS_FAILING) {
+        PyErr_Clear(); /* sending what was written before the failure failed: that one counts */
+        return;
+    }
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *lower = Py_XNewRef(tls->lower);
+    tls->flags |= TLS_FAILING;
     tls_force_close_lower(tls, exc);
+    tls->flags &= ~TLS_FAILING;
     if (PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
         if (loop->debug) {
             PyObject *text = PyUnicode_FromString(message);

@@ -51,6 +51,7 @@ enum {
     TLS_CLOSED_AGAIN = 1 << 7,       /* close() was called on a closed transport */
     TLS_READ_HELD = 1 << 8,          /* who awaits start_tls() has not been told yet */
     TLS_DISCARDING = 1 << 9,         /* the user has closed: what arrives is not wanted */
+    TLS_FAILING = 1 << 10,           /* in tls_fatal() */
 };
 
 /* A piece of plaintext that waits; `object` is the bytes that `data` points into. */

@@ -192,7 +192,9 @@ static PyObject *
 tls_py_force_close(PyObject *self, PyObject *exc)
 {
     TLSObject *tls = TLS(self);
-    flush_now(tls); /* asyncio would have sent this at write() time */
+    if (tls->stream != NULL) {
+        stream_send_written(tls->stream);
+    }
     tls->flags |= TLS_CLOSED;
     tls_abort(tls, exc == Py_None ? NULL : exc);
     Py_RETURN_NONE;

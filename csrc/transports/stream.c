@@ -366,6 +366,10 @@ stream_force_close(StreamObject *stream, PyObject *exc)
         return;
     }
     stream_settle_reading(stream);
+    stream_send_written(stream);
+    if (stream->flags & STREAM_LOST) {
+        return; /* sending has failed, or called somebody who closes */
+    }
     stream_stop_reading(stream);
     stream_drop_pending(stream);
     stream_lose_connection(stream, exc);

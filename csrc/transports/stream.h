@@ -154,6 +154,9 @@ void stream_release_read_view(StreamObject *stream);
 int stream_write(StreamObject *stream, PyObject *data);
 /* Sends what is pending as far as the kernel takes it; the rest goes to libuv. */
 void stream_flush(StreamObject *stream);
+/* Before a forced close: sends what asyncio would have sent at write() time. The caller holds the
+ * stream, which may be lost behind it. */
+void stream_send_written(StreamObject *stream);
 /* For a sink: sends the bytes now, or as soon as what is before them is sent; copies what the
  * kernel does not take. */
 void stream_send(StreamObject *stream, const char *data, size_t size);

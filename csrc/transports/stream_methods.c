@@ -75,12 +75,7 @@ stream_py_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_py_abort(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    StreamObject *stream = STREAM(self);
-    /* asyncio would have sent this at write() time. */
-    if ((stream->flags & (STREAM_UNFLUSHED | STREAM_LOST)) == STREAM_UNFLUSHED) {
-        stream_flush(stream);
-    }
-    stream_force_close(stream, NULL);
+    stream_force_close(STREAM(self), NULL);
     Py_RETURN_NONE;
 }
 

@@ -155,6 +155,7 @@ typedef struct {
 static void
 stream_write_failed(StreamObject *stream, int error)
 {
+    stream_drop_pending(stream); /* not tried again when the connection is forced closed */
     raise_uv_error(error);
     stream_fatal(stream, "Fatal write error on socket transport");
 }
@@ -363,6 +364,19 @@ stream_flush(StreamObject *stream)
     if (!(stream->flags & (STREAM_WRITING | STREAM_POSTPONED))) {
         stream_send_pending(stream, false);
     }
+}
+
+void
+stream_send_written(StreamObject *stream)
+{
+    if (!(stream->flags & (STREAM_UNFLUSHED | STREAM_POSTPONED))
+        || (stream->flags & (STREAM_WRITING | STREAM_LOST))) {
+        return; /* asyncio has tried what is left, and drops it as well */
+    }
+    if (stream->flags & STREAM_UNFLUSHED) {
+        stream_unlink_unflushed(stream);
+    }
+    stream_send_pending(stream, true);
 }
 
 void
