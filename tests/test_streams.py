@@ -9,13 +9,14 @@ them, and replace methods.
 import asyncio
 import contextlib
 import gc
+import os
 import select
 import socket
 import struct
 import warnings
 
 import pytest
-from support import make_loop, tcp_pair, until
+from support import make_loop, run_script, tcp_pair, until
 from tls_peer import Peer, TLSSocket, client_context, server_context
 
 pytestmark = pytest.mark.core
@@ -518,6 +519,34 @@ def test_written_before_waiting(connected):
         assert await talking == b"answer"
 
     connected(test)
+
+
+@pytest.mark.parametrize("how", ["plain", "tls"])
+def test_a_protocol_that_its_callback_gives_up(kind, how):
+    code = f"""
+    from test_streams import *
+    from serving import port_of
+    def connected(reader, writer):
+        protocol = writer._protocol
+        writer.transport.set_protocol(asyncio.Protocol())
+        protocol._stream_writer = None
+        print("given up")
+    async def main():
+        server, client = (server_context(), client_context()) if {how == "tls"} else (None, None)
+        server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=server)
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(server), ssl=client)
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        server.close()
+        await asyncio.sleep(0.01)
+    loop = make_loop(KIND)
+    loop.run_until_complete(main())
+    loop.close()
+    print("survived")
+    """
+    env = {"PYTHONMALLOC": os.environ.get("PYTHONMALLOC", "debug")}  # a sanitizer's is its own
+    done = run_script(kind, code, env=env)
+    assert (done.returncode, done.stdout) == (0, "given up\nsurvived\n"), done.stderr
 
 
 @plain_only

@@ -1,9 +1,12 @@
 """Stream transports: protocols whose callbacks fail."""
 
 import asyncio
+import weakref
 
 import pytest
+from serving import port_of, shut
 from support import Recorder, attach, read_to_end, run_script, until
+from tls_peer import client_context, server_context
 
 pytestmark = pytest.mark.core
 
@@ -169,6 +172,35 @@ def test_connection_made_leaves_the_loop(loop, pair, exception, way):
     with pytest.raises(exception):
         loop.run_until_complete(task)
     loop.run_until_complete(task)
+
+
+@pytest.mark.parametrize("way", ["plain", "tls"])
+def test_a_protocol_outlives_its_connection_made(loop, run, way):
+    """Though it puts another in its place meanwhile, and nobody else holds it."""
+    alive, others = [], []
+
+    class Switching(asyncio.Protocol):
+        def connection_made(self, transport):
+            others.append(Recorder())
+            transport.set_protocol(others[0])
+            this = weakref.ref(self)
+            del self
+            alive.append(this() is not None)
+
+    async def main():
+        contexts = (None, None) if way == "plain" else (server_context(), client_context())
+        server = await loop.create_server(Switching, "127.0.0.1", 0, ssl=contexts[0])
+        transport, protocol = await loop.create_connection(
+            Recorder, "127.0.0.1", port_of(server), ssl=contexts[1]
+        )
+        await until(lambda: alive)
+        transport.abort()
+        await protocol.lost
+        await others[0].lost
+        await shut(server)
+
+    run(main())
+    assert alive == [True]
 
 
 @pytest.mark.parametrize("exception", [SystemExit, KeyboardInterrupt])

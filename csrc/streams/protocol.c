@@ -146,6 +146,7 @@ protocol_py_connection_made(PyObject *self, PyObject *transport)
     if (callback == NULL) {
         return NULL;
     }
+    Py_INCREF(self); /* the callback may switch to another protocol */
     if (callback != Py_None) {
         wrapper = PyCMethod_New(&adopt_writer_def, callback, NULL, Py_TYPE(self));
         if (wrapper == NULL
@@ -169,6 +170,7 @@ protocol_py_connection_made(PyObject *self, PyObject *transport)
 done:
     Py_XDECREF(wrapper);
     Py_DECREF(callback);
+    Py_DECREF(self);
     return result;
 }
 

@@ -251,11 +251,13 @@ handshake_done(TLSObject *tls)
     }
     else {
         tls->app_state = TLS_APP_MADE;
+        PyObject *protocol = Py_NewRef(tls->app_protocol); /* it may put another in its place */
         PyObject *result = NULL;
-        if (streams_adopt(tls->loop, tls->app_protocol, &tls->feed) == 0) {
-            result = PyObject_CallMethodOneArg(tls->app_protocol, state->str_connection_made,
+        if (streams_adopt(tls->loop, protocol, &tls->feed) == 0) {
+            result = PyObject_CallMethodOneArg(protocol, state->str_connection_made,
                                                (PyObject *)tls);
         }
+        Py_DECREF(protocol);
         if (result == NULL) {
             tls_fatal(tls, tls_feed_failed);
             return;

@@ -29,7 +29,7 @@ polled_call(PolledObject *transport, PyObject *name, PyObject *arg)
 }
 
 COLD static void
-polled_report_callback(PolledObject *transport, PyObject *name)
+polled_report_callback(PolledObject *transport, PyObject *name, PyObject *protocol)
 {
     char message[128];
     PyObject *exc = PyErr_GetRaisedException();
@@ -37,7 +37,7 @@ polled_report_callback(PolledObject *transport, PyObject *name)
     snprintf(message, sizeof(message), "Exception in callback %s()", text != NULL ? text : "?");
     PyErr_SetRaisedException(exc);
     loop_report_raised(transport->loop, message, "transport", (PyObject *)transport, "protocol",
-                       transport->protocol);
+                       protocol);
 }
 
 void
@@ -45,7 +45,7 @@ polled_notify(PolledObject *transport, PyObject *name, PyObject *arg)
 {
     PyObject *result = polled_call(transport, name, arg);
     if (result == NULL) {
-        polled_report_callback(transport, name);
+        polled_report_callback(transport, name, transport->protocol);
     }
     Py_XDECREF(result);
 }
@@ -203,14 +203,16 @@ polled_made(LoopObject *loop, PyObject *owner, PyObject *reads)
 {
     PolledObject *transport = POLLED(owner);
     PyObject *name = loop->state->str_connection_made;
-    PyObject *result = PyObject_CallMethodOneArg(transport->protocol, name, owner);
+    PyObject *protocol = Py_NewRef(transport->protocol); /* it may put another in its place */
+    PyObject *result = PyObject_CallMethodOneArg(protocol, name, owner);
     PyObject *leaving = NULL;
     if (result == NULL && exception_leaves_loop()) {
         leaving = PyErr_GetRaisedException(); /* the loop may be run again */
     }
     else if (result == NULL) {
-        polled_report_callback(transport, name);
+        polled_report_callback(transport, name, protocol);
     }
+    Py_DECREF(protocol);
     Py_XDECREF(result);
     if (reads == Py_True && polled_start_reading(transport) < 0) {
         loop_report_raised(loop, "The descriptor cannot be polled", "transport", owner,
@@ -267,12 +269,14 @@ static PyObject *
 polled_lost(LoopObject *loop, PyObject *owner, PyObject *exc)
 {
     PolledObject *transport = POLLED(owner);
+    PyObject *protocol = Py_XNewRef(transport->protocol);
     PyObject *result = Py_NewRef(Py_None);
-    if (transport->protocol != NULL) {
-        Py_SETREF(result, PyObject_CallMethodOneArg(transport->protocol,
-                                                    loop->state->str_connection_lost, exc));
+    if (protocol != NULL) {
+        Py_SETREF(result,
+                  PyObject_CallMethodOneArg(protocol, loop->state->str_connection_lost, exc));
     }
     PyObject *raised = PyErr_GetRaisedException();
+    Py_XDECREF(protocol);
     Py_CLEAR(transport->protocol);
     if (polled_release(transport) < 0) {
         if (raised != NULL) {

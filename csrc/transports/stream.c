@@ -253,13 +253,13 @@ static PyObject *
 stream_made(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
 {
     StreamObject *stream = STREAM(owner);
+    PyObject *protocol = Py_XNewRef(stream->protocol); /* it may put another in its place */
     stream->flags |= STREAM_PROTOCOL_CONNECTED;
     PyObject *result = NULL, *leaving = NULL;
-    if (stream->protocol != NULL && streams_adopt(loop, stream->protocol, &stream->feed) == 0) {
-        result =
-            PyObject_CallMethodOneArg(stream->protocol, loop->state->str_connection_made, owner);
+    if (protocol != NULL && streams_adopt(loop, protocol, &stream->feed) == 0) {
+        result = PyObject_CallMethodOneArg(protocol, loop->state->str_connection_made, owner);
     }
-    if (result != NULL || stream->protocol == NULL) {
+    if (result != NULL || protocol == NULL) {
         Py_XDECREF(result);
     }
     else if (exception_leaves_loop()) {
@@ -267,8 +267,9 @@ stream_made(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
     }
     else {
         loop_report_raised(loop, "Exception in callback connection_made()", "transport", owner,
-                           "protocol", stream->protocol);
+                           "protocol", protocol);
     }
+    Py_XDECREF(protocol);
     stream_start_reading(stream);
     loop_wake_waiter(loop, &stream->waiter, NULL, owner);
     if (unlikely(leaving != NULL)) {
@@ -324,13 +325,14 @@ static PyObject *
 stream_lost(LoopObject *loop, PyObject *owner, PyObject *exc)
 {
     StreamObject *stream = STREAM(owner);
-    PyObject *protocol = stream->protocol;
+    PyObject *protocol = Py_XNewRef(stream->protocol);
     PyObject *result = Py_NewRef(Py_None);
     if (protocol != NULL && (stream->flags & STREAM_PROTOCOL_CONNECTED)) {
         Py_SETREF(result,
                   PyObject_CallMethodOneArg(protocol, loop->state->str_connection_lost, exc));
     }
     PyObject *raised = PyErr_GetRaisedException();
+    Py_XDECREF(protocol);
     stream->sink = NULL;
     stream_stop_feeding(stream);
     Py_CLEAR(stream->protocol);
