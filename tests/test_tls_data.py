@@ -54,6 +54,58 @@ class BufferedRecorder(BytearrayRecorder):
         return memoryview(super().get_buffer(sizehint))
 
 
+def interrupted(loop, failing, ended):
+    """An exit out of a callback leaves some data undelivered, and nothing else may come."""
+
+    class Leaving(BufferedRecorder):
+        calls = 0
+
+        def get_buffer(self, sizehint):
+            self.leave("get_buffer")
+            return super().get_buffer(sizehint)
+
+        def buffer_updated(self, nbytes):
+            super().buffer_updated(nbytes)
+            self.leave("buffer_updated")
+
+        def leave(self, name):
+            self.calls += name == failing
+            if self.calls == 2:
+                self.calls += 1
+                raise KeyboardInterrupt
+
+    async def main():
+        transport, protocol, peer = await connect(lambda: Leaving(100))
+        if ended:
+            transport.pause_reading()
+        await peer.send(PATTERN[:10_000])
+        if ended:
+            peer.sock.shutdown(1)
+            await asyncio.sleep(0.02)
+            transport.resume_reading()
+        await until(lambda: len(protocol.data) == 10_000)
+        assert protocol.data == PATTERN[:10_000]
+        transport.abort()
+        await protocol.lost
+        peer.sock.close()
+
+    task = loop.create_task(asyncio.wait_for(main(), 5))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(task)
+    loop.run_until_complete(task)
+
+
+@pytest.mark.parametrize("failing", ["get_buffer", "buffer_updated"])
+def test_the_next_run_goes_on_with_what_has_arrived(loop, failing):
+    interrupted(loop, failing, ended=False)
+
+
+@pytest.mark.only("uvloop_clone")  # asyncio stops for good
+@pytest.mark.parametrize("failing", ["get_buffer", "buffer_updated"])
+def test_the_next_run_goes_on_with_what_came_before_the_end(loop, failing):
+    interrupted(loop, failing, ended=True)
+
+
 def test_one_call_for_what_arrives_together(loop, run):
     async def main():
         transport, protocol, peer = await connect()

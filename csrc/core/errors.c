@@ -33,6 +33,7 @@ loop_leave_with_exception(LoopObject *loop)
     else {
         Py_XDECREF(exc); /* two Ctrl-C in one poll: one is enough */
     }
+    turn_poll_next(loop); /* where it leaves */
 }
 
 static int

@@ -456,9 +456,8 @@ do_shutdown(TLSObject *tls)
 static COLD void
 do_flush(TLSObject *tls)
 {
-    tls_read(tls);
-    if (tls->state != TLS_FLUSHING) {
-        return; /* its callbacks went further */
+    if (!tls_read(tls) || tls->state != TLS_FLUSHING) {
+        return; /* its callbacks went further, or have not been called for all */
     }
     tls_flush_all(tls);
     if (tls->state == TLS_FLUSHING) {
@@ -569,7 +568,7 @@ tls_eof_received(TLSObject *tls)
             return true; /* what has arrived is delivered when reading goes on */
         }
         do_flush(tls);
-        break;
+        return tls->state == TLS_FLUSHING; /* interrupted: likewise */
     case TLS_FLUSHING:
         tls_flush_all(tls);
         tls->state = TLS_SHUTDOWN;

@@ -264,16 +264,32 @@ tls_control_reading(TLSObject *tls)
     }
 }
 
-void
+/* An exception that leaves the loop has ended the reading: the next run goes on with what is left
+ * of what has arrived, as nothing else may come. */
+static COLD bool
+read_interrupted(TLSObject *tls)
+{
+    if (!tls_may_read(tls) || tls->engine.kind->bound(&tls->engine) == 0) {
+        return false;
+    }
+    if (tls_read_later(tls) < 0) {
+        tls_fatal(tls, READ_FAILED);
+    }
+    return true;
+}
+
+bool
 tls_read(TLSObject *tls)
 {
+    bool complete = true;
     if (tls->state != TLS_WRAPPED && tls->state != TLS_FLUSHING) {
-        return;
+        return complete;
     }
     if (tls_may_read(tls)) {
         while (tls->flags & TLS_BUFFERED ? read_into_buffer(tls) : read_bytes(tls)) {
             /* a callback has changed to the other kind of protocol */
         }
+        complete = likely(tls->loop->leaving == NULL) || !read_interrupted(tls);
         /* A key update asks for an answer; a renegotiation may have held data back. */
         if (tls->backlog > 0) {
             tls_want_flush(tls);
@@ -283,4 +299,5 @@ tls_read(TLSObject *tls)
         }
     }
     tls_control_reading(tls);
+    return complete;
 }
