@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
 
 import pytest
-from support import Recorder, tcp_pair
+from serving import port_of, shut
+from support import Recorder, attach, tcp_pair, until
+from tls_peer import client_context, server_context
 
 
 @pytest.fixture
@@ -96,6 +100,105 @@ def test_what_is_sent_arrives_within_two_turns(loop, run, pair):
             assert len(protocol.data) == count
         sender.abort()
         receiver.abort()
+
+    run(main())
+
+
+class DatagramRecorder(asyncio.DatagramProtocol):
+    def __init__(self):
+        self.events = []
+
+    def datagram_received(self, data, addr):
+        self.events.append("datagram")
+
+
+async def turns_until(condition):
+    """How many turns of sleep(0) it takes."""
+    for count in range(30):
+        if condition():
+            return count
+        await asyncio.sleep(0)
+    raise AssertionError("it never came")
+
+
+@pytest.mark.parametrize("over", ["plain", "tls"])
+@pytest.mark.parametrize("data", [b"x", bytes(10_000), bytearray(10_000)], ids=["small", "large", "copied"])
+def test_what_is_written_arrives_within_three_turns(loop, run, over, data):
+    async def main():
+        accepted = []
+
+        def accept():
+            accepted.append(Recorder())
+            return accepted[0]
+
+        contexts = (None, None) if over == "plain" else (server_context(), client_context())
+        server = await loop.create_server(accept, "127.0.0.1", 0, ssl=contexts[0])
+        sender, protocol = await loop.create_connection(
+            Recorder, "127.0.0.1", port_of(server), ssl=contexts[1]
+        )
+        await until(lambda: accepted and accepted[0].made.done())
+        await asyncio.sleep(0.02)  # TLS has more to say after its handshake
+        received = accepted[0].data
+        for busy in range(1, 9):
+            for _ in range(busy):
+                await asyncio.sleep(0)
+            received.clear()
+            sender.write(data)
+            assert await turns_until(lambda: len(received) == len(data)) <= 3
+        sender.abort()
+        await asyncio.gather(protocol.lost, accepted[0].lost)
+        await shut(server)
+
+    run(main())
+
+
+@pytest.mark.parametrize("what", ["write_eof", "close of a pipe", "sock_sendto", "host name"])
+@pytest.mark.parametrize("busy", [1, 2, 3, 4])
+def test_what_is_done_to_the_other_end_is_met_soon(loop, run, sockets, what, busy):
+    """It counts as many turns of sleep(0) as with asyncio, which polls before each: at most four."""
+
+    async def some_turns():
+        await asyncio.sleep(0.005)
+        for _ in range(busy):
+            await asyncio.sleep(0)
+
+    async def main():
+        near, far = sockets
+        if what == "close of a pipe":
+            reading, writing = os.pipe()
+            near, far = os.fdopen(writing, "wb", 0), os.fdopen(reading, "rb", 0)
+            act, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, near)
+            other, protocol = await loop.connect_read_pipe(Recorder, far)
+            await some_turns()
+            act.close()
+        elif what == "write_eof":
+            act, _ = await attach(near)
+            other, protocol = await attach(far)
+            await some_turns()
+            act.write_eof()
+        else:
+            other, protocol = await loop.create_datagram_endpoint(
+                DatagramRecorder, local_addr=("127.0.0.1", 0)
+            )
+            address = other.get_extra_info("sockname")
+            act, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+            )
+            await some_turns()
+            if what == "host name":
+                act.sendto(b"x", ("localhost", address[1]))
+            else:
+                with socket.socket(type=socket.SOCK_DGRAM) as sock:
+                    sock.setblocking(False)
+                    if hasattr(loop, "sock_sendto"):
+                        await loop.sock_sendto(sock, b"x", address)
+                    else:  # newer than this Python
+                        sock.sendto(b"x", address)
+        assert await turns_until(lambda: {"eof", "datagram"} & set(protocol.events)) <= 4
+        for transport in (act, other):
+            if not transport.is_closing():
+                transport.close()
+        await asyncio.sleep(0.01)
 
     run(main())
 

@@ -149,6 +149,7 @@ sockop_try_sendall(SockOpObject *op)
             if (count <= 0) {
                 return NULL; /* 0: it waits, as for EAGAIN */
             }
+            turn_poll_next(op->waiter.loop);
             op->position += count;
             continue;
         }
@@ -166,6 +167,7 @@ sockop_try_sendall(SockOpObject *op)
 PyObject *
 sockop_try_sendfile(SockOpObject *op)
 {
+    turn_poll_next(op->waiter.loop);
     return sendfile_try(op->waiter.loop->state, op->fd, op->args, &op->position);
 }
 
@@ -192,6 +194,7 @@ sockop_try_recvfrom_into(SockOpObject *op)
 PyObject *
 sockop_try_sendto(SockOpObject *op)
 {
+    turn_poll_next(op->waiter.loop);
     return try_method(op, "sendto", 2);
 }
 

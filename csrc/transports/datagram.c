@@ -409,6 +409,7 @@ datagram_send_foreign(DatagramObject *datagram, PyObject *data, PyObject *addres
         return -1;
     }
     Py_DECREF(result);
+    turn_poll_next(datagram->base.loop);
     return 1;
 }
 

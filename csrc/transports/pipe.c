@@ -253,6 +253,7 @@ write_pipe_flush(PolledObject *transport)
             return -1;
         }
         transport->loop->counters.bytes_sent += (uint64_t)count;
+        turn_poll_next(transport->loop);
         size_t left = transport->sent + (size_t)count;
         while (transport->count > 0) {
             size_t size = (size_t)PyBytes_GET_SIZE(polled_item(transport, 0)->data);

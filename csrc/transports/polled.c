@@ -260,6 +260,7 @@ polled_release(PolledObject *transport)
         watchers_claim(transport->loop, transport->fd, NULL);
     }
     PyObject *result = PyObject_CallMethodNoArgs(file, transport->loop->state->str_close);
+    turn_poll_next(transport->loop); /* the other end may be on this loop */
     Py_DECREF(file);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;

@@ -197,6 +197,7 @@ stream_write_done(uv_write_t *request, int status)
         Py_DECREF(write->chunks[i].object);
     }
     PyMem_Free(write);
+    turn_poll_next(stream->loop);
     if (status < 0) {
         if (status != UV_ECANCELED && !(stream->flags & STREAM_LOST)) {
             stream_write_failed(stream, status);
@@ -282,6 +283,7 @@ stream_send_once(StreamObject *stream, uv_buf_t *buffers, unsigned count)
         return uv_translate_sys_error(errno);
     }
     stream->loop->counters.bytes_sent += (uint64_t)sent;
+    turn_poll_next(stream->loop);
     return sent;
 }
 
@@ -335,7 +337,6 @@ stream_send_pending(StreamObject *stream, bool all)
         }
         ssize_t sent = stream_send_once(stream, buffers, count);
         if (likely(sent > 0)) {
-            turn_poll_next(stream->loop);
             chunks_consume(stream, (size_t)sent);
             if (shared) {
                 stream->share_sent += (size_t)sent;
@@ -631,5 +632,6 @@ stream_write_eof(StreamObject *stream)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
+    turn_poll_next(stream->loop);
     return 0;
 }
