@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import time
 
@@ -148,6 +149,57 @@ def test_what_is_written_arrives_within_three_turns(loop, run, over, data):
         sender.abort()
         await asyncio.gather(protocol.lost, accepted[0].lost)
         await shut(server)
+
+    run(main())
+
+
+@pytest.fixture
+def many():
+    pairs = [socket.socketpair() for _ in range(6)]
+    for pair in pairs:
+        for sock in pair:
+            sock.setblocking(False)
+    yield pairs
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="tells the order of arrival")
+def test_what_is_written_to_many_leaves_in_the_order_of_writing(loop, run, many):
+    async def main():
+        transports = [(await attach(near))[0] for near, _ in many]
+        with select.epoll() as arrivals:
+            for _, far in many:
+                arrivals.register(far, select.EPOLLIN | select.EPOLLET)
+            for transport in transports:
+                transport.write(b"x")
+            await asyncio.sleep(0.01)
+            order = [fd for fd, _ in arrivals.poll(0)]
+        assert order == [far.fileno() for _, far in many]
+        for transport in transports:
+            transport.abort()
+
+    run(main())
+
+
+@pytest.mark.parametrize("first", [(0,), (5,), (2, 3), (5, 0, 3), range(6)], ids=str)
+def test_some_of_many_are_sent_before_the_others(loop, run, many, first):
+    async def main():
+        ends = [await attach(near) for near, _ in many]
+        for transport, _ in ends:
+            transport.write(b"x")
+        for index in first:
+            ends[index][0].get_write_buffer_size()  # what is asked for is sent before
+        for transport, _ in ends:
+            transport.write(b"y")
+        for index in first:
+            ends[index][0].close()
+        await asyncio.sleep(0.01)
+        assert [far.recv(10) for _, far in many] == [b"xy"] * len(many)
+        for transport, _ in ends:
+            transport.close()
+        await asyncio.gather(*(protocol.lost for _, protocol in ends))
 
     run(main())
 

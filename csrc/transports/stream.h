@@ -82,7 +82,7 @@ typedef struct StreamObject {
     uint32_t flags;
     int fd;
     Py_buffer read_view;                 /* the buffer a BufferedProtocol gave; obj NULL: none */
-    struct StreamObject *next_unflushed; /* or postponed */
+    struct StreamObject *next, *previous; /* in loop->unflushed or loop->postponed */
     struct StreamObject *server_next, **server_link; /* the server's list */
 
     /* Where the connection leads, kept because the kernel forgets at disconnect. */

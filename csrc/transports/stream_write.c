@@ -256,16 +256,48 @@ stream_queue_rest(StreamObject *stream)
     chunks_consume(stream, size);
 }
 
+/* The loop's lists of streams, in the order of their first write(): asyncio's order of sending.
+ * `previous` of the first one is the last. */
+static inline void
+list_append(StreamObject **list, StreamObject *stream)
+{
+    StreamObject *first = *list;
+    stream->next = NULL;
+    if (likely(first == NULL)) {
+        stream->previous = stream;
+        *list = stream;
+    }
+    else {
+        stream->previous = first->previous;
+        first->previous->next = stream;
+        first->previous = stream;
+    }
+}
+
+static inline void
+list_remove(StreamObject **list, StreamObject *stream)
+{
+    if (likely(*list == stream)) {
+        *list = stream->next;
+    }
+    else {
+        stream->previous->next = stream->next;
+    }
+    if (stream->next != NULL) {
+        stream->next->previous = stream->previous;
+    }
+    else if (*list != NULL) {
+        (*list)->previous = stream->previous;
+    }
+}
+
+/* Who goes on with the stream holds it: the list's reference may be the last one. */
 static void
 stream_unlink_unflushed(StreamObject *stream)
 {
-    StreamObject **link = &stream->loop->unflushed;
-    while (*link != stream) {
-        link = &(*link)->next_unflushed;
-    }
-    *link = stream->next_unflushed;
+    list_remove(&stream->loop->unflushed, stream);
     stream->flags &= ~STREAM_UNFLUSHED;
-    Py_DECREF(stream); /* never the last one: the open uv handle has its own */
+    Py_DECREF(stream);
 }
 
 /* What uv_try_write() does while nothing is queued, without its way there. Returns how much was
@@ -304,8 +336,7 @@ stream_postpone(StreamObject *stream)
     if (!(stream->flags & STREAM_POSTPONED)) {
         LoopObject *loop = stream->loop;
         stream->flags |= STREAM_POSTPONED;
-        stream->next_unflushed = loop->postponed;
-        loop->postponed = STREAM(Py_NewRef(stream));
+        list_append(&loop->postponed, STREAM(Py_NewRef(stream)));
     }
 }
 
@@ -403,10 +434,9 @@ streams_admit_postponed(LoopObject *loop)
     StreamObject *stream = loop->postponed;
     loop->postponed = NULL;
     while (stream != NULL) {
-        StreamObject *next = stream->next_unflushed;
+        StreamObject *next = stream->next;
         stream->flags = (stream->flags & ~STREAM_POSTPONED) | STREAM_UNFLUSHED;
-        stream->next_unflushed = loop->unflushed;
-        loop->unflushed = stream; /* and the reference with it */
+        list_append(&loop->unflushed, stream); /* and the reference with it */
         stream = next;
     }
 }
@@ -415,8 +445,7 @@ void
 streams_send_postponed(LoopObject *loop)
 {
     /* They stay in the list: what follows once all is sent has its turn in the next run. */
-    for (StreamObject *stream = loop->postponed; stream != NULL;
-         stream = stream->next_unflushed) {
+    for (StreamObject *stream = loop->postponed; stream != NULL; stream = stream->next) {
         if (!(stream->flags & STREAM_WRITING)) {
             stream_send_pending(stream, true);
         }
@@ -533,8 +562,7 @@ stream_link_unflushed(StreamObject *stream)
     if (!(stream->flags & (STREAM_UNFLUSHED | STREAM_WRITING | STREAM_POSTPONED))) {
         LoopObject *loop = stream->loop;
         stream->flags |= STREAM_UNFLUSHED;
-        stream->next_unflushed = loop->unflushed;
-        loop->unflushed = STREAM(Py_NewRef(stream));
+        list_append(&loop->unflushed, STREAM(Py_NewRef(stream)));
     }
 }
 
