@@ -5,7 +5,7 @@ import contextvars
 import os
 
 import pytest
-from support import Recorder, attach, read_exactly, run_script, until
+from support import BufferedRecorder, Recorder, attach, read_exactly, run_script, until
 
 pytestmark = [pytest.mark.core, pytest.mark.only("uvloop_clone")]
 
@@ -344,3 +344,50 @@ def test_a_server_closed_in_a_nested_run_of_its_protocol_factory(kind):
         env={"PYTHONMALLOC": os.environ.get("PYTHONMALLOC", "debug")},  # a sanitizer's is its own
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "closed None\n", "")
+
+
+@pytest.mark.parametrize("what", ["abort", "close", "pause_reading", "read", "end"])
+@pytest.mark.parametrize("when", ["before", "behind"])
+def test_a_loop_run_by_get_buffer(nesting, run, errors, pair, what, when):
+    """libuv has found the stream readable and is about to read it; the inner run reads it first."""
+    a, b = pair()
+
+    class Protocol(BufferedRecorder):
+        def get_buffer(self, sizehint):
+            super().get_buffer(sizehint)
+            if len(self.hints) == 1:
+                nesting.run_until_complete(self.act())
+            self.buffer = bytearray(100)
+            return self.buffer
+
+        async def act(self):
+            if when == "before":
+                self.do()
+            await asyncio.sleep(0.002)
+            if when == "behind":
+                self.do()
+            await asyncio.sleep(0.002)
+
+        def do(self):
+            if what == "end":
+                b.shutdown(1)
+            elif what != "read":
+                getattr(self.transport, what)()
+
+    async def main():
+        transport, protocol = await attach(a, Protocol)
+        b.send(b"hello")
+        await until(lambda: protocol.hints)
+        await asyncio.sleep(0.01)
+        if what == "pause_reading":
+            transport.resume_reading()
+        if what in ("read", "pause_reading"):
+            b.send(b"more")
+            await until(lambda: protocol.data.endswith(b"more"))
+            assert protocol.data == b"hellomore"
+            transport.close()
+        await protocol.lost
+        assert protocol.data.startswith(b"hello") or what in ("abort", "close")
+
+    run(main())
+    assert not errors

@@ -123,7 +123,9 @@ async def turns_until(condition):
 
 
 @pytest.mark.parametrize("over", ["plain", "tls"])
-@pytest.mark.parametrize("data", [b"x", bytes(10_000), bytearray(10_000)], ids=["small", "large", "copied"])
+@pytest.mark.parametrize(
+    "data", [b"x", bytes(10_000), bytearray(10_000)], ids=["small", "large", "copied"]
+)
 def test_what_is_written_arrives_within_three_turns(loop, run, over, data):
     async def main():
         accepted = []
@@ -207,7 +209,7 @@ def test_some_of_many_are_sent_before_the_others(loop, run, many, first):
 @pytest.mark.parametrize("what", ["write_eof", "close of a pipe", "sock_sendto", "host name"])
 @pytest.mark.parametrize("busy", [1, 2, 3, 4])
 def test_what_is_done_to_the_other_end_is_met_soon(loop, run, sockets, what, busy):
-    """It counts as many turns of sleep(0) as with asyncio, which polls before each: at most four."""
+    """Within four turns of sleep(0), as with asyncio, which polls before each."""
 
     async def some_turns():
         await asyncio.sleep(0.005)

@@ -254,8 +254,8 @@ handshake_done(TLSObject *tls)
         PyObject *protocol = Py_NewRef(tls->app_protocol); /* it may put another in its place */
         PyObject *result = NULL;
         if (streams_adopt(tls->loop, protocol, &tls->feed) == 0) {
-            result = PyObject_CallMethodOneArg(protocol, state->str_connection_made,
-                                               (PyObject *)tls);
+            result =
+                PyObject_CallMethodOneArg(protocol, state->str_connection_made, (PyObject *)tls);
         }
         Py_DECREF(protocol);
         if (result == NULL) {

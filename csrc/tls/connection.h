@@ -126,7 +126,8 @@ void tls_call_eof_received(TLSObject *tls);
 void tls_call_lower(TLSObject *tls, PyObject *name);
 
 /* read.c */
-/* Delivers what has arrived; false: an exception leaves the loop first, and the next run goes on. */
+/* Delivers what has arrived; false: an exception leaves the loop first, and the next run goes on.
+ */
 bool tls_read(TLSObject *tls);
 /* Decrypts what has arrived and forgets it; -1: exception set. */
 int tls_discard(TLSObject *tls);

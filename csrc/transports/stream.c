@@ -295,7 +295,6 @@ stream_close_handle(StreamObject *stream)
     }
     stream->flags &= ~STREAM_OPEN;
     stream_hold(stream);
-    stream_release_read_view(stream);
     watchers_claim(stream->loop, stream->fd, NULL);
     if (stream->sock != NULL) {
         /* The descriptor is libuv's to close: the socket object lets go of it first. */
@@ -592,7 +591,6 @@ stream_dealloc(PyObject *self)
     if (stream->weakrefs != NULL) {
         PyObject_ClearWeakRefs(self);
     }
-    stream_release_read_view(stream);
     stream_leave_server(stream);
     if (stream->chunks != NULL) {
         stream_drop_pending(stream);

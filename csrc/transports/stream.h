@@ -26,16 +26,15 @@ enum {
     STREAM_EOF_WRITTEN = 1 << 3,     /* write_eof() */
     STREAM_PROTOCOL_PAUSED = 1 << 4, /* pause_writing() was called */
     STREAM_PROTOCOL_CONNECTED = 1 << 5,
-    STREAM_BUFFERED = 1 << 6,       /* the protocol is a BufferedProtocol */
-    STREAM_UNFLUSHED = 1 << 7,      /* in loop->unflushed, which owns a reference */
-    STREAM_WRITING = 1 << 8,        /* a uv_write is in flight */
-    STREAM_SHUT = 1 << 9,           /* the write side was shut down */
-    STREAM_LOST = 1 << 10,          /* connection_lost is queued or done */
-    STREAM_IN_GET_BUFFER = 1 << 11, /* libuv is about to read: it must not be stopped */
-    STREAM_SENDFILE = 1 << 12,      /* sendfile() has the write side for itself */
-    STREAM_READABLE = 1 << 13,      /* a coroutine was woken that will call stream_read_now() */
-    STREAM_POSTPONED = 1 << 14,     /* in loop->postponed, which owns a reference */
-    STREAM_HELD = 1 << 15,          /* owns itself: stream_hold() */
+    STREAM_BUFFERED = 1 << 6,   /* the protocol is a BufferedProtocol */
+    STREAM_UNFLUSHED = 1 << 7,  /* in loop->unflushed, which owns a reference */
+    STREAM_WRITING = 1 << 8,    /* a uv_write is in flight */
+    STREAM_SHUT = 1 << 9,       /* the write side was shut down */
+    STREAM_LOST = 1 << 10,      /* connection_lost is queued or done */
+    STREAM_SENDFILE = 1 << 11,  /* sendfile() has the write side for itself */
+    STREAM_READABLE = 1 << 12,  /* a coroutine was woken that will call stream_read_now() */
+    STREAM_POSTPONED = 1 << 13, /* in loop->postponed, which owns a reference */
+    STREAM_HELD = 1 << 14,      /* owns itself: stream_hold() */
 };
 
 /* A piece of data that waits to be sent; `object` keeps `data` alive and unchanged. */
@@ -81,8 +80,7 @@ typedef struct StreamObject {
 
     uint32_t flags;
     int fd;
-    Py_buffer read_view;                 /* the buffer a BufferedProtocol gave; obj NULL: none */
-    struct StreamObject *next, *previous; /* in loop->unflushed or loop->postponed */
+    struct StreamObject *next, *previous;            /* in loop->unflushed or loop->postponed */
     struct StreamObject *server_next, **server_link; /* the server's list */
 
     /* Where the connection leads, kept because the kernel forgets at disconnect. */
@@ -148,7 +146,6 @@ stream_settle_reading(StreamObject *stream)
         stream_read_now(stream);
     }
 }
-void stream_release_read_view(StreamObject *stream);
 
 /* stream_write.c */
 int stream_write(StreamObject *stream, PyObject *data);

@@ -1,7 +1,8 @@
 /* A packet's way in: libuv reads into the loop's shared buffer and data_received() gets an
- * exact bytes object (io/blocks.c; a large one is read into directly); or it reads straight into
- * the buffer that a BufferedProtocol offers. The protocol is called right here, inside uv_run;
- * nothing is queued. What it wrote to this stream is sent before the next packet is looked at.
+ * exact bytes object (io/blocks.c; a large one is read into directly); or it is left to us, who
+ * read straight into the buffer that a BufferedProtocol offers. The protocol is called right
+ * here, inside uv_run; nothing is queued. What it wrote to this stream is sent before the next
+ * packet is looked at.
  *
  * What a coroutine waits for in a StreamReader's read() is left in the kernel until that goes on:
  * as with a protocol, one connection's data is then read, answered and sent while it is in the
@@ -18,6 +19,7 @@
 #define PAGE_SIZE_USUAL 4096
 #define SLOW_OFFSETS 32
 #define SLOW_FROM_SIZE 4096
+#define READS_AT_ONCE 32 /* into buffers that they fill; as many as libuv's own */
 
 
 static void stream_read_done(uv_stream_t *handle, ssize_t count, const uv_buf_t *buffer);
@@ -55,9 +57,10 @@ is_empty(PyObject *offered)
     return empty;
 }
 
-/* asyncio's order of checks: the call, an empty buffer, a writable one. */
+/* Fills in `view`, which the caller releases; asyncio's order of checks: the call, an empty
+ * buffer, a writable one. */
 static int
-protocol_buffer(StreamObject *stream, uv_buf_t *buffer)
+protocol_buffer(StreamObject *stream, Py_buffer *view)
 {
     PyObject *size_hint = PyLong_FromLong(-1);
     PyObject *offered =
@@ -68,26 +71,30 @@ protocol_buffer(StreamObject *stream, uv_buf_t *buffer)
     if (offered == NULL) {
         return -1;
     }
-    bool writable = PyObject_GetBuffer(offered, &stream->read_view, PyBUF_WRITABLE) == 0;
-    bool empty = writable ? stream->read_view.len == 0 : is_empty(offered);
+    bool writable = PyObject_GetBuffer(offered, view, PyBUF_WRITABLE) == 0;
+    bool empty = writable ? view->len == 0 : is_empty(offered);
     Py_DECREF(offered);
     if (unlikely(empty)) {
-        stream_release_read_view(stream);
+        if (writable) {
+            PyBuffer_Release(view);
+        }
         PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
     }
-    if (unlikely(empty || !writable)) {
-        return -1;
-    }
-    size_t size = (size_t)stream->read_view.len;
-    if (is_slow_to_read_into(stream->read_view.buf, size)) {
-        shared_buffer(stream->loop, buffer);
+    return unlikely(empty || !writable) ? -1 : 0;
+}
+
+/* Where to read to for the view. */
+static void
+view_buffer(LoopObject *loop, const Py_buffer *view, uv_buf_t *buffer)
+{
+    size_t size = (size_t)view->len;
+    if (is_slow_to_read_into(view->buf, size)) {
+        shared_buffer(loop, buffer);
         buffer->len = size < buffer->len ? size : buffer->len;
     }
     else {
-        *buffer =
-            uv_buf_init(stream->read_view.buf, size > INT32_MAX ? INT32_MAX : (unsigned)size);
+        *buffer = uv_buf_init(view->buf, size > INT32_MAX ? INT32_MAX : (unsigned)size);
     }
-    return 0;
 }
 
 static void
@@ -103,7 +110,8 @@ plain_buffer(StreamObject *stream, uv_buf_t *buffer)
     }
 }
 
-/* Wakes the coroutine that is to read. Once: if it was cancelled and has not, libuv does. */
+/* Wakes the coroutine that is to read. Once: if it was cancelled and has not, libuv does. An
+ * exception is left to stream_read_done(). */
 static bool
 stream_leave_to_coroutine(StreamObject *stream)
 {
@@ -113,47 +121,24 @@ stream_leave_to_coroutine(StreamObject *stream)
     }
     loop_enter_python(stream->loop);
     int woken = feed_readable(stream->feed, (PyObject *)stream);
-    if (woken < 0) {
-        stream_fatal(stream, "Fatal error: the waiting coroutine was not woken.");
-    }
-    else if (woken > 0) {
+    if (woken > 0) {
         stream->flags |= STREAM_READABLE;
     }
     return woken != 0;
 }
 
+/* libuv must find the stream as it was when this is back, neither stopped nor closed: who may do
+ * that is asked in stream_read_done(), which it calls at once where it gets no buffer. */
 static void
 stream_read_where(uv_handle_t *handle, size_t Py_UNUSED(suggested), uv_buf_t *buffer)
 {
     StreamObject *stream = handle->data;
-    if (stream->feed != NULL && stream_leave_to_coroutine(stream)) {
+    if ((stream->flags & STREAM_BUFFERED)
+        || (stream->feed != NULL && stream_leave_to_coroutine(stream))) {
         *buffer = uv_buf_init(NULL, 0);
-        return;
     }
-    if (likely(!(stream->flags & STREAM_BUFFERED))) {
+    else {
         plain_buffer(stream, buffer);
-        return;
-    }
-    loop_enter_python(stream->loop);
-    Py_INCREF(stream);
-    stream_release_read_view(stream);
-    stream->flags |= STREAM_IN_GET_BUFFER;
-    if (protocol_buffer(stream, buffer) < 0) {
-        stream_fatal(stream, "Fatal error: protocol.get_buffer() call failed.");
-        *buffer = uv_buf_init(NULL, 0);
-    }
-    else if (stream->flags & STREAM_CLOSING) {
-        *buffer = uv_buf_init(NULL, 0); /* closed by its own get_buffer() */
-    }
-    stream->flags &= ~STREAM_IN_GET_BUFFER;
-    Py_DECREF(stream);
-}
-
-void
-stream_release_read_view(StreamObject *stream)
-{
-    if (stream->read_view.obj != NULL) {
-        PyBuffer_Release(&stream->read_view);
     }
 }
 
@@ -188,7 +173,6 @@ stream_buffer_updated(StreamObject *stream, ssize_t count)
 {
     CoreState *state = stream->loop->state;
     PyObject *result = NULL;
-    stream_release_read_view(stream);
     PyObject *size = PyLong_FromSsize_t(count);
     if (likely(size != NULL)) {
         result = stream_call_protocol(stream, state->str_buffer_updated, size);
@@ -249,28 +233,105 @@ stream_read_failed(StreamObject *stream, int error)
     stream_fatal(stream, "Fatal read error on socket transport");
 }
 
+/* Nothing was read: `count` is UV_EOF or an error. */
+static COLD void
+stream_read_ended(StreamObject *stream, ssize_t count)
+{
+    if (count == UV_EOF) {
+        count = stream_look_behind_eof(stream);
+    }
+    if (count == 0) {
+        stream_start_reading(stream); /* libuv has stopped */
+    }
+    else if (count == UV_EOF) {
+        stream_received_eof(stream);
+    }
+    else {
+        stream_read_failed(stream, (int)count);
+    }
+}
+
+/* One read of our own: what libuv would give to stream_read_done(). */
+static ssize_t
+stream_read_once(StreamObject *stream, const uv_buf_t *buffer)
+{
+    ssize_t count;
+    do {
+        count = read(stream->fd, buffer->base, buffer->len);
+    } while (count < 0 && errno == EINTR);
+    if (unlikely(count < 0)) {
+        return would_block() ? 0 : uv_translate_sys_error(errno);
+    }
+    return likely(count > 0) ? count : UV_EOF;
+}
+
+/* One read into the protocol's buffer. Its get_buffer() may do anything, run the loop included.
+ * True: it has filled the buffer, and there may be more. */
+static bool
+stream_read_into_protocol(StreamObject *stream)
+{
+    Py_buffer view;
+    uv_buf_t buffer;
+    if (unlikely(protocol_buffer(stream, &view) < 0)) {
+        stream_fatal(stream, "Fatal error: protocol.get_buffer() call failed.");
+        return false;
+    }
+    ssize_t count = 0;
+    bool filled = false;
+    /* Paused by its own get_buffer() it gets this, as from asyncio. */
+    if (likely((stream->flags & (STREAM_OPEN | STREAM_CLOSING)) == STREAM_OPEN)) {
+        view_buffer(stream->loop, &view, &buffer);
+        if (likely(buffer.len > 0)) { /* otherwise no memory: libuv tries again */
+            count = stream_read_once(stream, &buffer);
+            filled = count == (ssize_t)buffer.len;
+        }
+        if (count > 0 && buffer.base != view.buf) {
+            memcpy(view.buf, buffer.base, (size_t)count);
+        }
+    }
+    PyBuffer_Release(&view);
+    if (likely(count > 0)) {
+        stream->loop->counters.bytes_received += (uint64_t)count;
+        stream_buffer_updated(stream, count);
+        if (stream->flags & STREAM_UNFLUSHED) {
+            stream_flush(stream);
+        }
+    }
+    else if (count < 0) {
+        stream_read_ended(stream, count);
+    }
+    return filled;
+}
+
+static void
+stream_read_buffered(StreamObject *stream)
+{
+    const uint32_t wanted = STREAM_OPEN | STREAM_BUFFERED;
+    int left = READS_AT_ONCE;
+    Py_INCREF(stream);
+    while (stream_read_into_protocol(stream) && --left > 0 && stream->loop->leaving == NULL
+           && (stream->flags & (wanted | STREAM_CLOSING | STREAM_PAUSED)) == wanted) {
+        /* as long as there is more */
+    }
+    Py_DECREF(stream);
+}
+
 static void
 stream_read_done(uv_stream_t *handle, ssize_t count, const uv_buf_t *buffer)
 {
     StreamObject *stream = handle->data;
     if (count == 0) {
-        return; /* EAGAIN; a protocol's buffer is given back at the next read or at close */
+        return; /* EAGAIN */
     }
     loop_enter_python(stream->loop);
-    Py_INCREF(stream);
-    if (unlikely(stream->flags & (STREAM_CLOSING | STREAM_PAUSED))) {
-        stream_stop_reading(stream); /* asked for by get_buffer(): now it may be */
+    if (count == UV_ENOBUFS && (stream->flags & STREAM_BUFFERED)) {
+        stream_read_buffered(stream);
+        return;
     }
+    Py_INCREF(stream);
     if (likely(count > 0)) {
         stream->loop->counters.bytes_received += (uint64_t)count;
-        /* get_buffer() may have switched protocols: what was read into decides. */
-        if (stream->read_view.obj != NULL) {
-            if (buffer->base != stream->read_view.buf) {
-                memcpy(stream->read_view.buf, buffer->base, (size_t)count);
-            }
-            stream_buffer_updated(stream, count);
-        }
-        else if (likely(stream->sink == NULL)) {
+        if (likely(stream->sink == NULL)) {
             stream_received(stream, buffer->base, count);
         }
         else {
@@ -280,20 +341,11 @@ stream_read_done(uv_stream_t *handle, ssize_t count, const uv_buf_t *buffer)
             stream_flush(stream);
         }
     }
-    else {
-        stream_release_read_view(stream);
-        if (count == UV_EOF) {
-            count = stream_look_behind_eof(stream);
-        }
-        if (count == 0) {
-            stream_start_reading(stream); /* libuv has stopped */
-        }
-        else if (count == UV_EOF) {
-            stream_received_eof(stream);
-        }
-        else if (count != UV_ENOBUFS) { /* that one is stream_read_where()'s, dealt with */
-            stream_read_failed(stream, (int)count);
-        }
+    else if (count != UV_ENOBUFS) {
+        stream_read_ended(stream, count);
+    }
+    else if (unlikely(PyErr_Occurred() != NULL)) {
+        stream_fatal(stream, "Fatal error: the waiting coroutine was not woken.");
     }
     blocks_prepare(stream->loop);
     Py_DECREF(stream);
@@ -311,17 +363,7 @@ stream_read_now(StreamObject *stream)
     if (buffer.len == 0) {
         return; /* no memory: libuv tries again */
     }
-    ssize_t count;
-    do {
-        count = read(stream->fd, buffer.base, buffer.len);
-    } while (count < 0 && errno == EINTR);
-    if (count == 0) {
-        count = UV_EOF;
-    }
-    else if (count < 0) {
-        count = would_block() ? 0 : uv_translate_sys_error(errno);
-    }
-    stream_read_done(&stream->uv.stream, count, &buffer);
+    stream_read_done(&stream->uv.stream, stream_read_once(stream, &buffer), &buffer);
 }
 
 void
@@ -340,7 +382,7 @@ stream_start_reading(StreamObject *stream)
 void
 stream_stop_reading(StreamObject *stream)
 {
-    if ((stream->flags & (STREAM_OPEN | STREAM_IN_GET_BUFFER)) == STREAM_OPEN) {
+    if (stream->flags & STREAM_OPEN) {
         uv_read_stop(&stream->uv.stream);
     }
 }
