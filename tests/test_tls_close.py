@@ -6,6 +6,7 @@ import logging
 import socket
 import ssl
 import sys
+import warnings
 import weakref
 
 import pytest
@@ -535,6 +536,23 @@ def test_an_open_transport_warns(loop, new_loop):
     with pytest.warns(ResourceWarning, match="unclosed transport"):
         other.close()
         del transport, _
+        gc.collect()
+
+
+@pytest.mark.parametrize("size", [4, 10_000_000])
+def test_what_was_written_after_the_last_run(loop, new_loop, size):
+    """It has left, as far as the kernel takes it, when the loop is closed."""
+    other = new_loop()
+    transport, protocol, peer = other.run_until_complete(connect())
+    transport.write(b"QUIT" * (size // 4))
+    other.close()
+    peer.sock.settimeout(10)
+    peer.incoming.write(peer.sock.recv(1 << 16))
+    assert peer.tls.read(4) == b"QUIT"
+    peer.sock.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del transport, protocol
         gc.collect()
 
 

@@ -114,6 +114,9 @@ void
 tls_control_writing(TLSObject *tls)
 {
     size_t size = tls_write_buffer_size(tls);
+    if (unlikely(tls->loop->closed)) {
+        return; /* what was written last is sent without a word to the protocol */
+    }
     if (!(tls->flags & TLS_APP_PAUSED)) {
         if (unlikely(size >= tls->write_high && size > 0)) {
             tls->flags |= TLS_APP_PAUSED;

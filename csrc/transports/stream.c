@@ -352,6 +352,9 @@ stream_lose_connection(StreamObject *stream, PyObject *exc)
     }
     stream->flags |= STREAM_LOST | STREAM_CLOSING;
     stream->writes_after_loss = 1;
+    if (unlikely(stream->loop->closed)) {
+        return; /* nobody is left who could call connection_lost() */
+    }
     if (loop_call_native(stream->loop, stream_lost, (PyObject *)stream,
                          exc != NULL ? exc : Py_None, stream->context)
         < 0) {

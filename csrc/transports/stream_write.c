@@ -452,7 +452,7 @@ streams_send_postponed(LoopObject *loop)
     }
 }
 
-/* No errors, no engine's flush: there is nobody left to be told. */
+/* No errors: there is nobody left to be told. */
 static void
 stream_send_last(StreamObject *stream)
 {
@@ -466,6 +466,9 @@ stream_send_last(StreamObject *stream)
             chunks_consume(stream, (size_t)sent);
         }
     }
+    if (stream->sink != NULL && stream->pending_size == 0 && !(stream->flags & STREAM_LOST)) {
+        stream->sink->flush(stream);
+    }
 }
 
 void
@@ -473,10 +476,13 @@ streams_forget(LoopObject *loop, bool send)
 {
     streams_admit_postponed(loop);
     while (loop->unflushed != NULL) {
-        if (send && !(loop->unflushed->flags & STREAM_WRITING)) {
-            stream_send_last(loop->unflushed);
+        StreamObject *stream = loop->unflushed;
+        Py_INCREF(stream);
+        stream_unlink_unflushed(stream);
+        if (send && !(stream->flags & STREAM_WRITING)) {
+            stream_send_last(stream);
         }
-        stream_unlink_unflushed(loop->unflushed);
+        Py_DECREF(stream);
     }
 }
 
