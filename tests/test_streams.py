@@ -329,6 +329,34 @@ def test_exception_right_behind_data(connected, call):
     connected(test)
 
 
+@pytest.mark.parametrize("task_class", [asyncio.Task, asyncio.tasks._PyTask])
+def test_exceptions_that_readline_catches(connected, task_class):
+    """Those of readuntil(), set by somebody else while it waits."""
+
+    async def test(reader, writer, other):
+        loop = asyncio.get_running_loop()
+        for exc, seen in (
+            (asyncio.IncompleteReadError(b"partial", None), b"partial"),
+            (asyncio.LimitOverrunError("too long", 3), ValueError),
+            (KeyError("else"), KeyError),
+        ):
+            waiting = task_class(reader.readline(), loop=loop)
+            await asyncio.sleep(0)
+            reader.feed_data(b"abcdef")
+            await asyncio.sleep(0)
+            reader.set_exception(exc)
+            if isinstance(seen, bytes):
+                assert await waiting == seen
+            else:
+                with pytest.raises(seen) as caught:
+                    await waiting
+                assert type(caught.value) is seen
+            reader.set_exception(None)
+        writer.close()
+
+    connected(test)
+
+
 def test_exception_right_behind_the_end(connected):
     async def test(reader, writer, other):
         waiting = asyncio.ensure_future(reader.read(10))

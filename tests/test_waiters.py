@@ -274,10 +274,29 @@ def test_wrong_calls(waiting):
             lambda: future.cancel(1, 2),
             lambda: future.cancel(other=1),
             lambda: future.set_exception(1),
-            lambda: future.set_exception(StopIteration),
         ):
             with pytest.raises(TypeError):
                 wrong()
+        coroutine.close()
+
+    waiting(test)
+
+
+def test_a_stop_iteration(waiting):
+    """An error, or another exception: what this Python's own future makes of it."""
+
+    def told(future):
+        try:
+            future.set_exception(StopIteration("x"))
+        except TypeError as exc:
+            return str(exc)
+        exc = future.exception()
+        return repr(exc), repr(exc.__cause__), repr(exc.__context__)
+
+    async def test(call, other):
+        coroutine = call()
+        future = coroutine.send(None)
+        assert told(future) == told(asyncio.get_running_loop().create_future())
         coroutine.close()
 
     waiting(test)

@@ -298,6 +298,23 @@ waiter_py_set_result(PyObject *self, PyObject *Py_UNUSED(result))
     Py_RETURN_NONE;
 }
 
+/* What this Python's own future takes a StopIteration for: the TypeError that its set_exception()
+ * raises, or the RuntimeError that it keeps (later bugfix releases). */
+static COLD PyObject *
+waiter_convert_stop_iteration(WaiterObject *self, PyObject *exception)
+{
+    PyObject *future = loop_new_future(self->loop);
+    PyObject *result =
+        future == NULL ? NULL
+                       : PyObject_CallMethodOneArg(
+                             future, self->loop->state->str_set_exception, exception);
+    if (result != NULL) {
+        Py_SETREF(result, PyObject_CallMethod(future, "exception", NULL));
+    }
+    Py_XDECREF(future);
+    return result;
+}
+
 static PyObject *
 waiter_py_set_exception(PyObject *op, PyObject *exception)
 {
@@ -308,18 +325,16 @@ waiter_py_set_exception(PyObject *op, PyObject *exception)
         Py_XDECREF(instance);
         return NULL;
     }
-    const char *wrong = NULL;
     if (!PyExceptionInstance_Check(instance)) {
-        wrong = "invalid exception object";
-    }
-    else if (PyErr_GivenExceptionMatches(instance, PyExc_StopIteration)) {
-        wrong =
-            "StopIteration interacts badly with generators and cannot be raised into a Future";
-    }
-    if (wrong != NULL) {
-        PyErr_SetString(PyExc_TypeError, wrong);
+        PyErr_SetString(PyExc_TypeError, "invalid exception object");
         Py_DECREF(instance);
         return NULL;
+    }
+    if (PyErr_GivenExceptionMatches(instance, PyExc_StopIteration)) {
+        Py_SETREF(instance, waiter_convert_stop_iteration(self, instance));
+        if (instance == NULL) {
+            return NULL;
+        }
     }
     Py_XSETREF(self->reason, instance);
     return waiter_finish(self, WAITER_FAILED) < 0 ? NULL : Py_NewRef(Py_None);

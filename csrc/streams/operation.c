@@ -301,6 +301,42 @@ operation_step(OperationObject *op, PyObject **result, bool waited)
     return PYGEN_ERROR;
 }
 
+/* Whether this is what set_exception() told who waits: asyncio's readline() makes a line or a
+ * ValueError of some, and finds the same exception in the reader when it is asked anew. */
+static inline bool
+operation_may_convert(OperationObject *op, PyObject *exc)
+{
+    return op->kind == &operation_readline && exc == op->feed->exception;
+}
+
+static COLD PySendResult
+operation_ask_anew(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result)
+{
+    OperationObject *op = OPERATION(self);
+    *result = NULL;
+    operation_stop_waiting(op);
+    waiter_drop(&op->waiter);
+    if (operation_hand_over(op) == 0) {
+        return operation_send_on(op, Py_None, result);
+    }
+    operation_finish(op);
+    return PYGEN_ERROR;
+}
+
+/* The wait has ended with an exception that is raised. */
+static COLD PySendResult
+operation_failed(OperationObject *op, PyObject **result)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (operation_may_convert(op, exc)) {
+        Py_DECREF(exc);
+        return operation_ask_anew((PyObject *)op, Py_None, result);
+    }
+    PyErr_SetRaisedException(exc);
+    operation_finish(op);
+    return PYGEN_ERROR;
+}
+
 /* ---- the steps of a coroutine --------------------------------------------------------- */
 
 static PySendResult
@@ -318,9 +354,8 @@ operation_send(PyObject *self, PyObject *value, PyObject **result)
     bool waited = op->stage == OPERATION_WAITING;
     if (waited) {
         operation_stop_waiting(op);
-        if (waiter_end(&op->waiter) < 0) {
-            operation_finish(op);
-            return PYGEN_ERROR;
+        if (unlikely(waiter_end(&op->waiter) < 0)) {
+            return operation_failed(op, result);
         }
         StreamObject *stream = operation_stream(op);
         if (likely(stream != NULL && stream->flags & STREAM_READABLE)) {
@@ -369,6 +404,10 @@ operation_py_throw(PyObject *self, PyObject *args)
             operation_finish(op);
         }
         return result;
+    }
+    if (op->stage == OPERATION_WAITING
+        && operation_may_convert(op, value == Py_None ? type : value)) {
+        return awaitable_py_send(self, Py_None, operation_ask_anew);
     }
     operation_finish(op);
     awaitable_raise(type, value);
