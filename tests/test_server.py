@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 
 import pytest
@@ -133,6 +134,35 @@ def test_a_factory_that_fails(loop, run, kind, errors, echo, debug):
         assert isinstance(context["exception"], ZeroDivisionError)
         del context
         errors.clear()  # asyncio's traceback keeps the connection
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # asyncio forgets the connection
+def test_a_factory_that_closes_its_server(loop, run):
+    """Nobody is served by a server that is closed: wait_closed() may be over."""
+    made = []
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            made.append(transport)
+
+    def factory():
+        servers[0].close()
+        return Protocol()
+
+    servers = []
+
+    async def main():
+        server, address = await listen(factory)
+        servers.append(server)
+        with socket.create_connection(address) as sock:
+            await until(lambda: not server.is_serving())
+            await asyncio.wait_for(server.wait_closed(), 10)
+            sock.send(b"x")
+            await asyncio.sleep(0.02)
+            gc.collect()
+
+    run(main())
+    assert not made
 
 
 @pytest.mark.parametrize("exception", [SystemExit, KeyboardInterrupt])

@@ -48,10 +48,20 @@ accept_nonblocking(int fd, struct sockaddr *address, socklen_t *length)
 #endif
 }
 
+/* Its factory has closed it: asyncio takes no connection for a closed server either. */
+static inline bool
+listener_gave_up(Listener *listener)
+{
+    PyTypeObject *type = listener->loop->state->ServerBaseType;
+    return PyObject_TypeCheck(listener->server, type)
+           && ((ServerBaseObject *)listener->server)->closed;
+}
+
 /* Makes protocol and transport for a connection; closes it when that fails. */
 static int
 listener_connected(Listener *listener, int fd, const struct sockaddr_storage *peer)
 {
+    int status = -1;
     StreamObject *stream = NULL;
     PyObject *protocol = NULL;
     PyObject *context = PyContext_Copy(listener->context);
@@ -60,37 +70,38 @@ listener_connected(Listener *listener, int fd, const struct sockaddr_storage *pe
         protocol = context_leave(entered, PyObject_CallNoArgs(listener->factory));
     }
     if (protocol == NULL) {
-        goto error;
+        goto done;
+    }
+    if (unlikely(listener_gave_up(listener))) {
+        status = 0;
+        goto done;
     }
     stream = stream_new(listener->loop, protocol, context);
     if (stream == NULL) {
-        goto error;
+        goto done;
     }
     if (listener->family != AF_UNIX) {
         memcpy(&stream->peername, peer, sizeof(stream->peername));
         memcpy(&stream->sockname, &listener->name, sizeof(stream->sockname));
     }
     if (stream_open(stream, fd, listener->family) < 0) {
-        goto error;
+        goto done;
     }
     fd = -1; /* the stream's now */
     if (server_attach(listener->server, stream) < 0 || stream_start(stream) < 0) {
         stream_force_close(stream, NULL);
-        goto error;
+        goto done;
     }
-    Py_DECREF(protocol);
-    Py_DECREF(context);
-    Py_DECREF(stream);
-    return 0;
+    status = 0;
 
-error:
+done:
     if (fd >= 0) {
         close(fd);
     }
     Py_XDECREF(stream);
     Py_XDECREF(protocol);
     Py_XDECREF(context);
-    return -1;
+    return status;
 }
 
 static void listener_arrived(uv_poll_t *poll, int status, int events);
