@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import os
+import socket
+import struct
 import time
 import weakref
 
@@ -91,6 +93,39 @@ def test_what_is_open_and_what_went_over_it(loop, run):
         await until(lambda: loop.metrics().streams == 0)
         await shut(server)
         assert loop.metrics().servers == 0
+
+    run(main())
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="netlink is Linux's")
+def test_datagrams_of_the_socket_module(loop, run):
+    """Of a family, or to an address, that only it knows."""
+
+    async def main():
+        got = []
+
+        class Peer(asyncio.DatagramProtocol):
+            def datagram_received(self, data, address):
+                got.append(data)
+
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM)
+        sock.bind((0, 0))
+        netlink, _ = await loop.create_datagram_endpoint(Peer, sock=sock)
+        # A question that the kernel answers: RTM_GETLINK, a dump of all.
+        netlink.sendto(struct.pack("=IHHIIBxHiII", 32, 18, 0x301, 1, 0, 0, 0, 0, 0, 0))
+        await until(lambda: got)
+        before = loop.metrics()
+        assert (before.bytes_sent, before.bytes_received) == (32, sum(map(len, got)))
+        got.clear()
+        inet, _ = await loop.create_datagram_endpoint(Peer, local_addr=("127.0.0.1", 0))
+        inet.sendto(b"12345", ("localhost", inet.get_extra_info("sockname")[1]))
+        await until(lambda: b"12345" in got)
+        now = loop.metrics()
+        assert now.bytes_sent - before.bytes_sent == 5
+        assert now.bytes_received - before.bytes_received == sum(map(len, got))
+        netlink.close()
+        inet.close()
+        await until(lambda: loop.metrics().datagrams == 0)
 
     run(main())
 

@@ -254,6 +254,10 @@ datagram_receive_foreign(DatagramObject *datagram)
         (Datagram){Py_NewRef(PyTuple_GET_ITEM(pair, 0)), Py_NewRef(PyTuple_GET_ITEM(pair, 1))};
     datagram->arrived_at = 0;
     datagram->arrived_count = 1;
+    if (PyBytes_Check(datagram->arrived[0].data)) {
+        datagram->base.loop->counters.bytes_received +=
+            (uint64_t)PyBytes_GET_SIZE(datagram->arrived[0].data);
+    }
     Py_DECREF(pair);
     return 0;
 }
@@ -408,7 +412,13 @@ datagram_send_foreign(DatagramObject *datagram, PyObject *data, PyObject *addres
         }
         return -1;
     }
+    Py_ssize_t size = PyLong_Check(result) ? PyLong_AsSsize_t(result) : 0;
+    if (size < 0) {
+        PyErr_Clear(); /* from a method that may be anybody's */
+        size = 0;
+    }
     Py_DECREF(result);
+    datagram->base.loop->counters.bytes_sent += (uint64_t)size;
     turn_poll_next(datagram->base.loop);
     return 1;
 }
