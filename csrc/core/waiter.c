@@ -305,9 +305,9 @@ waiter_convert_stop_iteration(WaiterObject *self, PyObject *exception)
 {
     PyObject *future = loop_new_future(self->loop);
     PyObject *result =
-        future == NULL ? NULL
-                       : PyObject_CallMethodOneArg(
-                             future, self->loop->state->str_set_exception, exception);
+        future == NULL
+            ? NULL
+            : PyObject_CallMethodOneArg(future, self->loop->state->str_set_exception, exception);
     if (result != NULL) {
         Py_SETREF(result, PyObject_CallMethod(future, "exception", NULL));
     }

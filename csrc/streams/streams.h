@@ -12,9 +12,9 @@
 
 typedef struct FeedObject FeedObject;
 
-/* What to feed in place of calling data_received() of `protocol`, whose transport is about to be
- * `transport`: a new reference in *feed, or NULL where the protocol has to be called. -1: error.
- */
+/* What to feed in place of calling data_received() of `protocol`, whose connection_made() is
+ * about to be called: a new reference in *feed, or NULL where the protocol has to be called. -1:
+ * error. */
 int streams_adopt(LoopObject *loop, PyObject *protocol, FeedObject **feed);
 
 /* `transport` has something to read. 1: a coroutine that waits for it was woken, and will call

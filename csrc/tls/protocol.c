@@ -17,17 +17,15 @@ tls_sink_received(StreamObject *stream, const char *data, size_t size)
     LoopObject *loop = stream->loop;
     char *taken = loop_take_read_buffer(loop, data);
     PyObject *entered = context_enter(loop, stream->context);
+    PyObject *left = NULL;
     if (likely(entered != NULL)) {
         tls_received(tls, data, size);
-        PyObject *left = context_leave(entered, Py_NewRef(Py_None));
-        Py_XDECREF(left);
-        if (unlikely(left == NULL)) {
-            tls_fatal(tls, "Fatal error on SSL protocol");
-        }
+        left = context_leave(entered, Py_NewRef(Py_None));
     }
-    else {
+    if (unlikely(left == NULL)) {
         tls_fatal(tls, "Fatal error on SSL protocol");
     }
+    Py_XDECREF(left);
     loop_give_read_buffer_back(loop, taken);
     Py_DECREF(tls);
 }

@@ -12,7 +12,6 @@
 #include <string.h>
 
 #define COPY_SIZE 16384
-#define PAGE_SIZE_USUAL 4096
 #define TRIES 10
 
 enum { UNKNOWN, FAST, SLOW };

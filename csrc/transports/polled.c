@@ -31,13 +31,18 @@ polled_call(PolledObject *transport, PyObject *name, PyObject *arg)
 COLD static void
 polled_report_callback(PolledObject *transport, PyObject *name, PyObject *protocol)
 {
-    char message[128];
+    LoopObject *loop = transport->loop;
+    if (exception_leaves_loop()) {
+        loop_leave_with_exception(loop);
+        return;
+    }
     PyObject *exc = PyErr_GetRaisedException();
-    const char *text = PyUnicode_AsUTF8(name);
-    snprintf(message, sizeof(message), "Exception in callback %s()", text != NULL ? text : "?");
-    PyErr_SetRaisedException(exc);
-    loop_report_raised(transport->loop, message, "transport", (PyObject *)transport, "protocol",
-                       protocol);
+    PyObject *text = PyUnicode_FromFormat("Exception in callback %U()", name);
+    if (loop_report_text(loop, exc, text, "transport", (PyObject *)transport, "protocol",
+                         protocol)
+        < 0) {
+        loop_leave_with_exception(loop);
+    }
 }
 
 void

@@ -6,8 +6,8 @@
  * Life: stream_open() adopts a descriptor and takes a reference for the open uv handle.
  * close()/abort()/errors lead to stream_lose_connection(), which queues connection_lost;
  * that callback closes the uv handle, whose close callback gives the reference up. Behind the
- * peer's end it is given up earlier: nothing will come that could end a forgotten connection
- * then, save the collector (stream_finalize).
+ * peer's end, and while reading is paused, it is given up (stream_let_go): nothing will come that
+ * could end a forgotten connection then, save the collector (stream_finalize).
  */
 #ifndef UVLOOP_CLONE_STREAM_H
 #define UVLOOP_CLONE_STREAM_H

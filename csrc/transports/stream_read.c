@@ -16,7 +16,6 @@
 
 #include <unistd.h>
 
-#define PAGE_SIZE_USUAL 4096
 #define SLOW_OFFSETS 32
 #define SLOW_FROM_SIZE 4096
 #define READS_AT_ONCE 32 /* into buffers that they fill; as many as libuv's own */
