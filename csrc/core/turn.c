@@ -1,4 +1,5 @@
-/* One turn of the loop: inbox, poll, timers, ready callbacks, flush.
+/* One turn of the loop: inbox, ready callbacks, poll, flush, what the poll brought, timers; with
+ * nothing ready: inbox, wait, what that brought, flush.
  *
  * Task and handle callbacks run outside uv_run, so the loop can be entered again from any
  * of them. Protocol callbacks run straight from libuv's read callback, inside uv_run; a
