@@ -14,7 +14,10 @@ import weakref
 
 import pytest
 
-pytestmark = pytest.mark.core
+pytestmark = [
+    pytest.mark.core,
+    pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10's tasks are asyncio's"),
+]
 
 var = contextvars.ContextVar("var", default="unset")
 
