@@ -43,6 +43,8 @@ int task_adopt_wakeup(LoopObject *loop, PyObject *callback, PyObject *future);
 /* The awaitable of ours that the task waits for is ready; `failed`: the same, where it did not
  * come to a good end, or NULL. */
 int task_wake(LoopObject *loop, PyObject *task, PyObject *failed);
+/* Calls cancel(message) of what the task waits for: 1, 0 (it is done), or -1. */
+int task_cancel_future(TaskPart *part, PyObject *message);
 /* Its turn has come; -1 only when an exception must leave the loop. */
 int task_run(LoopObject *loop, PyObject *task);
 

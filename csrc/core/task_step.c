@@ -116,20 +116,26 @@ task_throw_soon(PyObject *self, const char *format, PyObject *a, PyObject *b)
 
 /* ---- waiting -------------------------------------------------------------------------- */
 
+int
+task_cancel_future(TaskPart *part, PyObject *message)
+{
+    PyObject *future = Py_NewRef(part->waiting_for);
+    PyObject *answer = PyObject_CallMethodOneArg(future, part->loop->state->str_cancel, message);
+    int cancelled = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    Py_DECREF(future);
+    return cancelled;
+}
+
 /* The task was cancelled while it came to this wait: the future is, in its place. */
 static COLD int
 task_cancel_wait(PyObject *self)
 {
     TaskPart *part = task_part(self);
     CoreState *state = part->loop->state;
-    PyObject *future = Py_NewRef(part->waiting_for);
     PyObject *message = task_get_future(state->future_cancel_message, self);
-    PyObject *answer =
-        message == NULL ? NULL : PyObject_CallMethodOneArg(future, state->str_cancel, message);
-    int cancelled = answer == NULL ? -1 : PyObject_IsTrue(answer);
-    Py_DECREF(future);
+    int cancelled = message == NULL ? -1 : task_cancel_future(part, message);
     Py_XDECREF(message);
-    Py_XDECREF(answer);
     if (cancelled > 0) {
         part->must_cancel = false;
     }

@@ -61,6 +61,11 @@ task_get_asyncio(PyObject *self, const char *name)
     return result;
 }
 
+/* What asyncio's Future.name() gives, of any task. */
+#define ASK_FUTURE(self, name)                                                                   \
+    (likely(task_state(self) != NULL) ? task_call_future(task_state(self)->future_##name, self)  \
+                                      : task_ask_asyncio(self, #name, NULL))
+
 /* ---- cancelling ----------------------------------------------------------------------- */
 
 static PyObject *
@@ -85,11 +90,7 @@ task_py_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     }
     part->cancel_requests++;
     if (part->waiting_for != NULL) {
-        PyObject *future = Py_NewRef(part->waiting_for);
-        PyObject *answer = PyObject_CallMethodOneArg(future, state->str_cancel, message);
-        int cancelled = answer == NULL ? -1 : PyObject_IsTrue(answer);
-        Py_XDECREF(answer);
-        Py_DECREF(future);
+        int cancelled = task_cancel_future(part, message);
         if (cancelled != 0) {
             return cancelled < 0 ? NULL : Py_NewRef(Py_True);
         }
@@ -136,17 +137,13 @@ task_py_uncancel(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 task_py_done(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    CoreState *state = task_state(self);
-    return likely(state != NULL) ? task_call_future(state->future_done, self)
-                                 : task_ask_asyncio(self, "done", NULL);
+    return ASK_FUTURE(self, done);
 }
 
 static PyObject *
 task_py_cancelled(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    CoreState *state = task_state(self);
-    return likely(state != NULL) ? task_call_future(state->future_cancelled, self)
-                                 : task_ask_asyncio(self, "cancelled", NULL);
+    return ASK_FUTURE(self, cancelled);
 }
 
 /* The CancelledError that ended the coroutine, with its traceback: to the first who asks, lest
@@ -184,23 +181,19 @@ task_raise_cancelled_by(PyObject *self)
 static PyObject *
 task_py_result(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    CoreState *state = task_state(self);
     if (task_raise_cancelled_by(self)) {
         return NULL;
     }
-    return likely(state != NULL) ? task_call_future(state->future_result, self)
-                                 : task_ask_asyncio(self, "result", NULL);
+    return ASK_FUTURE(self, result);
 }
 
 static PyObject *
 task_py_exception(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    CoreState *state = task_state(self);
     if (task_raise_cancelled_by(self)) {
         return NULL;
     }
-    return likely(state != NULL) ? task_call_future(state->future_exception, self)
-                                 : task_ask_asyncio(self, "exception", NULL);
+    return ASK_FUTURE(self, exception);
 }
 
 static PyObject *

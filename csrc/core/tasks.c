@@ -352,7 +352,6 @@ tasks_enter_again(LoopObject *loop, LeftTask *left)
     PyObject *result = PyObject_CallMethodObjArgs(
         state->asyncio_tasks, left->python ? state->str__py_enter_task : state->str__enter_task,
         loop, left->task, NULL);
-
     Py_CLEAR(left->task);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;

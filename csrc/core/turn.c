@@ -278,6 +278,14 @@ turn_run_ready(LoopObject *loop, size_t left)
     return status;
 }
 
+/* Sends what was written, which may call protocols. */
+static void
+turn_flush(LoopObject *loop)
+{
+    task_leave_current(loop);
+    streams_flush(loop);
+}
+
 /* Nothing is ready: wait, then run what that brought. */
 static int
 turn_wait(LoopObject *loop)
@@ -316,8 +324,7 @@ turn_pass(LoopObject *loop)
     }
     /* Not before the poll: what comes back comes behind what was scheduled with it. */
     if (loop->unflushed != NULL) {
-        task_leave_current(loop);
-        streams_flush(loop);
+        turn_flush(loop);
     }
     return turn_run_ready(loop, next);
 }
@@ -332,15 +339,13 @@ turn_run(LoopObject *loop)
         streams_admit_postponed(loop);
     }
     if (unlikely(loop->unflushed != NULL)) {
-        task_leave_current(loop);
-        streams_flush(loop); /* written while the loop did not run: nothing else may wake us */
+        turn_flush(loop); /* written while the loop did not run: nothing else may wake us */
     }
     bool idle = loop->ready.count == 0 && !loop->stopping;
     int status = idle ? turn_wait(loop) : turn_pass(loop);
     if (loop->unflushed != NULL) {
-        task_leave_current(loop);
         PyObject *leaving = status < 0 ? PyErr_GetRaisedException() : NULL;
-        streams_flush(loop);
+        turn_flush(loop);
         if (leaving != NULL) {
             PyErr_SetRaisedException(leaving);
         }
