@@ -112,8 +112,14 @@ state_init(CoreState *state, PyObject *module)
         || (state->newline = PyBytes_FromStringAndSize("\n", 1)) == NULL) {
         return -1;
     }
-    state->time_method = PyObject_GetAttr((PyObject *)state->LoopType, state->str_time);
-    state->call_soon_method = PyObject_GetAttr((PyObject *)state->LoopType, state->str_call_soon);
+    return state_take_loop_methods(state, (PyObject *)state->LoopType);
+}
+
+int
+state_take_loop_methods(CoreState *state, PyObject *type)
+{
+    Py_XSETREF(state->time_method, PyObject_GetAttr(type, state->str_time));
+    Py_XSETREF(state->call_soon_method, PyObject_GetAttr(type, state->str_call_soon));
     return state->time_method == NULL || state->call_soon_method == NULL ? -1 : 0;
 }
 

@@ -205,7 +205,6 @@
     X(warning)                                                                                   \
     X(_asyncgen_finalizer_hook)                                                                  \
     X(_asyncgen_firstiter_hook)                                                                  \
-    X(__self__)                                                                                  \
     X(eager_start)                                                                               \
     X(throw)                                                                                     \
     X(_asyncio_future_blocking)                                                                  \
@@ -322,6 +321,8 @@ typedef struct CoreState {
 int state_init(CoreState *state, PyObject *module);
 int state_traverse(CoreState *state, visitproc visit, void *arg);
 void state_clear(CoreState *state);
+/* From now on `type` is the loop's class as C made it. */
+int state_take_loop_methods(CoreState *state, PyObject *type);
 /* The STATE_TLS_IMPORTS; -1 with ImportError where Python has no `ssl`. */
 int state_import_tls(CoreState *state);
 /* state_same_name() for objects that differ; remembers a "context" that is not interned. */

@@ -87,6 +87,41 @@ def test_subclass(loop):
         mine.close()
 
 
+@pytest.mark.only("uvloop_clone")
+def test_the_loops_methods_are_its_own(loop):
+    """The interpreter is slower to call those of a base."""
+    base = type(loop).__mro__[-3]
+    inherited = [
+        name
+        for name, method in vars(base).items()
+        if isinstance(method, types.MethodDescriptorType)
+        and getattr(type(loop), name).__objclass__ is not type(loop)
+    ]
+    assert base.__name__ == "Loop"
+    assert inherited == []
+
+
+def test_a_mixins_method_comes_before_the_loops(loop, turns):
+    class Mixin:
+        def call_soon(self, callback, *args, context=None):
+            seen.append(callback)
+            return super().call_soon(callback, *args, context=context)
+
+    class MixedLoop(Mixin, type(loop)):
+        pass
+
+    async def main():
+        await asyncio.sleep(0)
+
+    seen = []
+    mixed = MixedLoop()
+    try:
+        mixed.run_until_complete(main())
+    finally:
+        mixed.close()
+    assert len(seen) >= 2
+
+
 def test_create_task_of_a_subclass_is_used(loop):
     class Mine(type(loop)):
         made = 0

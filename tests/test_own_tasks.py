@@ -1087,3 +1087,96 @@ def test_a_long_chain_of_tasks(loop, run):
         assert await task == 3000
 
     run(main())
+
+
+# ---- asyncio's methods of a future -------------------------------------------------------
+
+
+@pytest.fixture(params=["stepped by the loop", "of a subclass", "eager"])
+def task(request, loop):
+    """A task that waits for `task.future`, of each kind that our class comes in."""
+
+    async def wait():
+        return await future
+
+    if request.param == "eager" and sys.version_info < (3, 12):
+        pytest.skip("eager tasks are new in 3.12")
+    future = loop.create_future()
+    task_class = type(loop.create_task(asyncio.sleep(0)))
+    if request.param == "of a subclass":
+        task_class = type("Sub", (task_class,), {})
+    if request.param == "eager":
+        loop.set_task_factory(asyncio.create_eager_task_factory(task_class))
+        loop.call_soon(lambda: setattr(loop, "made", loop.create_task(wait())))
+        loop.run_until_complete(asyncio.sleep(0))
+        task = loop.made
+        del loop.made
+    else:
+        task = task_class(wait(), loop=loop)
+        loop.run_until_complete(asyncio.sleep(0))
+    task.future = future
+    yield task
+    if not future.done():
+        future.set_result(None)
+        loop.run_until_complete(task)
+
+
+def test_done_callbacks_and_their_contexts(task, loop, run):
+    context = contextvars.copy_context()
+    context.run(var.set, "the callback's")
+    seen = []
+
+    def note(*args):
+        seen.append((args, var.get()))
+
+    task.add_done_callback(note)
+    task.add_done_callback(note, context=context)
+    task.add_done_callback(seen.append)
+    assert task.remove_done_callback(seen.append) == 1
+    task.future.set_result(3)
+    assert loop.run_until_complete(task) == 3
+    task.add_done_callback(note, context=context)
+    loop.run_until_complete(asyncio.sleep(0))
+    assert seen == [((task,), "unset"), *[((task,), "the callback's")] * 2]
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"), [((), {}), ((print, print), {}), ((print,), {"contexts": None})]
+)
+def test_bad_arguments_of_add_done_callback(task, args, kwargs):
+    with pytest.raises(TypeError, match="add_done_callback|argument"):
+        task.add_done_callback(*args, **kwargs)
+
+
+def test_its_loop_and_its_outcome(task, loop):
+    assert task.get_loop() is loop
+    assert not task.done()
+    assert not task.cancelled()
+    for ask in (task.result, task.exception):
+        with pytest.raises(asyncio.InvalidStateError):
+            ask()
+    task.future.set_exception(KeyError("k"))
+    with pytest.raises(KeyError):
+        loop.run_until_complete(task)
+    assert repr(task.exception()) == "KeyError('k')"
+    assert task.done()
+
+
+def test_keywords_that_are_none(loop, run):
+    """asyncio.create_task() of 3.13 and TaskGroup give them so."""
+
+    async def main():
+        number = int(loop.create_task(answer(), context=None).get_name()[len("Task-") :])
+        named = loop.create_task(answer(), name=None, context=None)
+        other = loop.create_task(answer(), name="other", context=None)
+        assert named.get_name() == f"Task-{number + 1}"
+        assert other.get_name() == "other"
+        with pytest.raises(TypeError):
+            loop.create_task(coro := answer(), nonsense=None)
+        coro.close()
+        return await asyncio.gather(named, other)
+
+    async def answer():
+        return var.get()
+
+    assert run(main()) == ["unset"] * 2

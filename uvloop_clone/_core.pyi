@@ -154,6 +154,8 @@ class Loop:
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> asyncio.WriteTransport: ...
+    @classmethod
+    def _own_methods(cls) -> None: ...
     def _make_tls(
         self,
         protocol: asyncio.BaseProtocol,

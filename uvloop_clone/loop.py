@@ -102,6 +102,7 @@ class Loop(  # type: ignore[misc]  # our signatures are narrower here and there
 
 
 Loop.__module__ = "uvloop_clone"
+Loop._own_methods()
 
 
 def new_event_loop() -> Loop:

@@ -35,6 +35,8 @@ task_check(CoreState *state, PyObject *object)
     return Py_IS_TYPE(object, state->TaskType);
 }
 
+/* TaskType(coro, loop=loop), of which `loop_keyword` is the latter part. */
+PyObject *task_new(LoopObject *loop, PyObject *coro, PyObject *loop_keyword);
 /* call_soon() while a task is made: 1 if that was its first step, which is queued now; 0 if
  * `callback` is somebody else's; -1 error. */
 int task_adopt(LoopObject *loop, PyObject *callback, PyObject *context);
@@ -64,23 +66,37 @@ task_leave_current(LoopObject *loop)
 PyObject *task_py_step(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *task_py_wakeup(PyObject *self, PyObject *future);
 
-/* future.method(), by asyncio's method descriptor. */
+/* The three ways in which asyncio's methods take arguments; task_type_make() has seen to it. */
+#define TASK_TAKES_NAMES (METH_FASTCALL | METH_KEYWORDS)
+#define TASK_TAKES_CLASS (METH_METHOD | METH_FASTCALL | METH_KEYWORDS)
+
+/* future.method(arguments), by asyncio's method descriptor, as the interpreter would call it
+ * but for the check of the type, which whoever calls has made. */
+static inline PyObject *
+task_ask_future(PyObject *method, PyObject *future, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *names)
+{
+    PyMethodDef *def = ((PyMethodDescrObject *)method)->d_method;
+    void (*function)(void) = (void (*)(void))def->ml_meth;
+    if (def->ml_flags == TASK_TAKES_CLASS) {
+        return ((PyCMethod)function)(future, PyDescr_TYPE(method), args, (size_t)nargs, names);
+    }
+    if (def->ml_flags == TASK_TAKES_NAMES) {
+        return ((_PyCFunctionFastWithKeywords)function)(future, args, nargs, names);
+    }
+    return def->ml_meth(future, nargs > 0 ? args[0] : NULL); /* METH_NOARGS, METH_O */
+}
+
 static inline PyObject *
 task_call_future(PyObject *method, PyObject *future)
 {
-    PyMethodDef *def = ((PyMethodDescrObject *)method)->d_method;
-    return likely(def->ml_flags == METH_NOARGS) ? def->ml_meth(future, NULL)
-                                                : PyObject_Vectorcall(method, &future, 1, NULL);
+    return task_ask_future(method, future, NULL, 0, NULL);
 }
 
-/* future.method(argument) */
 static inline PyObject *
 task_call_future_with(PyObject *method, PyObject *future, PyObject *argument)
 {
-    PyMethodDef *def = ((PyMethodDescrObject *)method)->d_method;
-    PyObject *stack[] = {future, argument};
-    return def->ml_flags == METH_O ? def->ml_meth(future, argument)
-                                   : PyObject_Vectorcall(method, stack, 2, NULL);
+    return task_ask_future(method, future, &argument, 1, NULL);
 }
 
 /* done(): 1, 0 or -1 */
@@ -92,17 +108,19 @@ task_is_done(CoreState *state, PyObject *task)
     return done == NULL ? -1 : done == Py_True;
 }
 
-/* asyncio's attribute of a future, by its descriptor. */
+/* asyncio's attribute of a future, by its descriptor, of a type that has been checked. */
 static inline PyObject *
 task_get_future(PyObject *descriptor, PyObject *future)
 {
-    return Py_TYPE(descriptor)->tp_descr_get(descriptor, future, (PyObject *)Py_TYPE(future));
+    PyGetSetDef *def = ((PyGetSetDescrObject *)descriptor)->d_getset;
+    return def->get(future, def->closure);
 }
 
 static inline int
 task_set_future(PyObject *descriptor, PyObject *future, PyObject *value)
 {
-    return Py_TYPE(descriptor)->tp_descr_set(descriptor, future, value);
+    PyGetSetDef *def = ((PyGetSetDescrObject *)descriptor)->d_getset;
+    return def->set(future, value, def->closure);
 }
 
 int task_type_make(CoreState *state, PyObject *module);

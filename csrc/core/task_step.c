@@ -63,16 +63,27 @@ task_wake(LoopObject *loop, PyObject *self, PyObject *failed)
     return task_queue(loop, self, Py_XNewRef(failed));
 }
 
+static int
+task_is_it(PyObject *object, void *self)
+{
+    return object == self;
+}
+
+/* Whoever knows a task that is being made is its first step, which alone asyncio hands out. */
+static inline bool
+task_is_known_to(PyObject *callback, PyObject *self)
+{
+    return PyObject_IS_GC(callback)
+           && Py_TYPE(callback)->tp_traverse(callback, task_is_it, self) != 0;
+}
+
 int
 task_adopt(LoopObject *loop, PyObject *callback, PyObject *context)
 {
     CoreState *state = loop->state;
-    PyObject *self = loop->adopting, *owner;
-    if (PyObject_GetOptionalAttr(callback, state->str___self__, &owner) < 0) {
-        return -1;
-    }
-    Py_XDECREF(owner);
-    if (owner != self || context == NULL || (loop->overridden & OVERRIDES_CALL_SOON)
+    PyObject *self = loop->adopting;
+    if (!task_is_known_to(callback, self) || context == NULL
+        || (loop->overridden & OVERRIDES_CALL_SOON)
         || _PyType_Lookup(Py_TYPE(loop), state->str_call_soon) != state->call_soon_method) {
         return 0;
     }
@@ -185,14 +196,14 @@ task_wait_for_future(PyObject *self, PyObject *future)
     if (task_set_future(state->future_blocking, future, Py_False) < 0) {
         return -1;
     }
-    PyObject *stack[] = {future, PyCFunction_New(&wakeup_def, self), part->context};
-    if (stack[1] == NULL) {
+    PyObject *stack[] = {PyCFunction_New(&wakeup_def, self), part->context};
+    if (stack[0] == NULL) {
         return -1;
     }
     part->waiting_for = Py_NewRef(future); /* before: the callback may be called soon at once */
-    PyObject *added =
-        PyObject_Vectorcall(state->future_add_done_callback, stack, 2, state->kwnames_context);
-    Py_DECREF(stack[1]);
+    PyObject *added = task_ask_future(state->future_add_done_callback, future, stack, 1,
+                                      state->kwnames_context);
+    Py_DECREF(stack[0]);
     return task_waits(self, added);
 }
 

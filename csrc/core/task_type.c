@@ -22,12 +22,6 @@ task_is_ours(PyObject *self)
     return task_has_part(self) && task_part(self)->loop != NULL;
 }
 
-/* NULL: an instance of a subclass, or the interpreter goes down. */
-static inline CoreState *
-task_state(PyObject *self)
-{
-    return likely(task_has_part(self)) ? state_of_type(Py_TYPE(self)) : NULL;
-}
 
 /* Our class, of which the task's may be a subclass. */
 static PyTypeObject *
@@ -40,31 +34,43 @@ task_class(PyObject *self)
     return type;
 }
 
-/* Of a task that asyncio steps: its own method, called with `argument` unless that is NULL. */
-static COLD PyObject *
-task_ask_asyncio(PyObject *self, const char *name, PyObject *argument)
+/* NULL: the interpreter goes down. */
+static inline CoreState *
+task_state(PyObject *self)
 {
-    PyObject *method = PyObject_GetAttrString((PyObject *)task_class(self)->tp_base, name);
-    PyObject *result =
-        method == NULL ? NULL : PyObject_CallFunctionObjArgs(method, self, argument, NULL);
-    Py_XDECREF(method);
-    return result;
+    return likely(task_is_ours(self)) ? task_part(self)->loop->state
+                                      : state_of_type(task_class(self));
 }
 
-/* Its own attribute. */
+/* Its attribute, or bound method, as asyncio has it. */
 static COLD PyObject *
 task_get_asyncio(PyObject *self, const char *name)
 {
     PyObject *descriptor = PyObject_GetAttrString((PyObject *)task_class(self)->tp_base, name);
-    PyObject *result = descriptor == NULL ? NULL : task_get_future(descriptor, self);
+    PyObject *result =
+        descriptor == NULL
+            ? NULL
+            : Py_TYPE(descriptor)->tp_descr_get(descriptor, self, (PyObject *)Py_TYPE(self));
     Py_XDECREF(descriptor);
     return result;
 }
 
-/* What asyncio's Future.name() gives, of any task. */
-#define ASK_FUTURE(self, name)                                                                   \
-    (likely(task_state(self) != NULL) ? task_call_future(task_state(self)->future_##name, self)  \
-                                      : task_ask_asyncio(self, #name, NULL))
+/* Of a task that asyncio steps: its own method. */
+static COLD PyObject *
+task_ask_asyncio(PyObject *self, const char *name, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *names)
+{
+    PyObject *method = task_get_asyncio(self, name);
+    PyObject *result = method == NULL ? NULL : PyObject_Vectorcall(method, args, nargs, names);
+    Py_XDECREF(method);
+    return result;
+}
+
+/* What asyncio's Future.name(arguments) gives, of any task. */
+#define ASK_FUTURE(self, name, args, nargs, names)                                               \
+    (likely(task_state(self) != NULL)                                                            \
+         ? task_ask_future(task_state(self)->future_##name, self, args, nargs, names)            \
+         : task_ask_asyncio(self, #name, args, nargs, names))
 
 /* ---- cancelling ----------------------------------------------------------------------- */
 
@@ -77,7 +83,7 @@ task_py_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     if (!task_is_ours(self)) {
-        return task_ask_asyncio(self, "cancel", message);
+        return task_ask_asyncio(self, "cancel", args, nargs, NULL);
     }
     TaskPart *part = task_part(self);
     CoreState *state = part->loop->state;
@@ -107,7 +113,7 @@ static PyObject *
 task_py_cancelling(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     if (!task_is_ours(self)) {
-        return task_ask_asyncio(self, "cancelling", NULL);
+        return task_ask_asyncio(self, "cancelling", NULL, 0, NULL);
     }
     return PyLong_FromSsize_t(task_part(self)->cancel_requests);
 }
@@ -116,7 +122,7 @@ static PyObject *
 task_py_uncancel(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     if (!task_is_ours(self)) {
-        return task_ask_asyncio(self, "uncancel", NULL);
+        return task_ask_asyncio(self, "uncancel", NULL, 0, NULL);
     }
     TaskPart *part = task_part(self);
     if (part->cancel_requests > 0) {
@@ -132,18 +138,32 @@ task_py_uncancel(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- the outcome ---------------------------------------------------------------------- */
 
-/* These two are asyncio's; but the interpreter calls a method faster that is the type's own. */
+/* These four are asyncio's; but the interpreter calls a method faster that is the type's own. */
+
+static PyObject *
+task_py_add_done_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                          PyObject *names)
+{
+    return ASK_FUTURE(self, add_done_callback, args, nargs, names);
+}
+
+static PyObject *
+task_py_get_loop(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return likely(task_is_ours(self)) ? Py_NewRef((PyObject *)task_part(self)->loop)
+                                      : task_ask_asyncio(self, "get_loop", NULL, 0, NULL);
+}
 
 static PyObject *
 task_py_done(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return ASK_FUTURE(self, done);
+    return ASK_FUTURE(self, done, NULL, 0, NULL);
 }
 
 static PyObject *
 task_py_cancelled(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return ASK_FUTURE(self, cancelled);
+    return ASK_FUTURE(self, cancelled, NULL, 0, NULL);
 }
 
 /* The CancelledError that ended the coroutine, with its traceback: to the first who asks, lest
@@ -163,7 +183,7 @@ static PyObject *
 task_py_make_cancelled_error(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *exc = task_take_cancelled_by(self);
-    return exc != NULL ? exc : task_ask_asyncio(self, "_make_cancelled_error", NULL);
+    return exc != NULL ? exc : task_ask_asyncio(self, "_make_cancelled_error", NULL, 0, NULL);
 }
 
 static inline bool
@@ -184,7 +204,7 @@ task_py_result(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (task_raise_cancelled_by(self)) {
         return NULL;
     }
-    return ASK_FUTURE(self, result);
+    return ASK_FUTURE(self, result, NULL, 0, NULL);
 }
 
 static PyObject *
@@ -193,7 +213,7 @@ task_py_exception(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (task_raise_cancelled_by(self)) {
         return NULL;
     }
-    return ASK_FUTURE(self, exception);
+    return ASK_FUTURE(self, exception, NULL, 0, NULL);
 }
 
 static PyObject *
@@ -373,37 +393,52 @@ task_drop(PyObject *self)
 
 /* asyncio's __init__ ends with loop.call_soon(first step), which comes to task_adopt(). */
 static int
+task_set_up(LoopObject *loop, PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *outer = loop->adopting;
+    Py_INCREF(loop);
+    loop->adopting = self;
+    int status = Py_TYPE(self)->tp_base->tp_init(self, args, kwargs);
+    loop->adopting = outer;
+    Py_DECREF(loop);
+    return status;
+}
+
+PyObject *
+task_new(LoopObject *loop, PyObject *coro, PyObject *loop_keyword)
+{
+    PyTypeObject *type = loop->state->TaskType;
+    PyObject *args = PyTuple_Pack(1, coro);
+    PyObject *self = args == NULL ? NULL : type->tp_alloc(type, 0);
+    if (self != NULL && task_set_up(loop, self, args, loop_keyword) < 0) {
+        Py_CLEAR(self);
+    }
+    Py_XDECREF(args);
+    return self;
+}
+
+static int
 task_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    PyTypeObject *base = task_class(self)->tp_base;
     CoreState *state = task_state(self);
-    PyObject *found = NULL, *eager = NULL;
+    PyObject *loop = NULL, *eager = NULL;
     if (task_is_ours(self)) {
         PyErr_SetString(PyExc_RuntimeError, "Task is initialized already");
         return -1;
     }
-    if (state == NULL) {
-        return base->tp_init(self, args, kwargs);
-    }
-    if (kwargs != NULL) {
-        found = PyDict_GetItemWithError(kwargs, state->str_loop);
+    if (kwargs != NULL && state != NULL && task_has_part(self)) {
+        loop = PyDict_GetItemWithError(kwargs, state->str_loop);
         eager =
             COMPAT_EAGER_TASKS ? PyDict_GetItemWithError(kwargs, state->str_eager_start) : NULL;
         if (PyErr_Occurred()) {
             return -1;
         }
     }
-    if (found == NULL || !PyObject_TypeCheck(found, state->LoopType)
+    if (loop == NULL || !PyObject_TypeCheck(loop, state->LoopType)
         || (eager != NULL && eager != Py_False)) {
-        return base->tp_init(self, args, kwargs);
+        return task_class(self)->tp_base->tp_init(self, args, kwargs);
     }
-    LoopObject *loop = LOOP(Py_NewRef(found));
-    PyObject *outer = loop->adopting;
-    loop->adopting = self;
-    int status = base->tp_init(self, args, kwargs);
-    loop->adopting = outer;
-    Py_DECREF(loop);
-    return status;
+    return task_set_up(LOOP(loop), self, args, kwargs);
 }
 
 static int
@@ -459,6 +494,12 @@ static PyMethodDef task_methods[] = {
     {"uncancel", task_py_uncancel, METH_NOARGS,
      PyDoc_STR("uncancel($self, /)\n--\n\n"
                "Answers one call of cancel(); returns how many are left.")},
+    {"add_done_callback", (PyCFunction)(void (*)(void))task_py_add_done_callback,
+     TASK_TAKES_NAMES,
+     PyDoc_STR("add_done_callback($self, fn, /, *, context=<unrepresentable>)\n--\n\n"
+               "Has fn(task) called soon after the end, in `context` or the current one.")},
+    {"get_loop", task_py_get_loop, METH_NOARGS,
+     PyDoc_STR("get_loop($self, /)\n--\n\nThe loop of the task.")},
     {"done", task_py_done, METH_NOARGS,
      PyDoc_STR("done($self, /)\n--\n\nWhether the coroutine has ended.")},
     {"cancelled", task_py_cancelled, METH_NOARGS,
@@ -496,6 +537,14 @@ static PyType_Slot task_slots[] = {
     {0, NULL},
 };
 
+static bool
+task_can_ask(PyObject *method)
+{
+    int flags = ((PyMethodDescrObject *)method)->d_method->ml_flags;
+    return flags == METH_NOARGS || flags == METH_O || flags == TASK_TAKES_NAMES
+           || flags == TASK_TAKES_CLASS;
+}
+
 /* What task.h calls without a lookup. False, without an exception: asyncio's classes are not as
  * we know them, in C, with these methods and attributes. */
 static bool
@@ -519,7 +568,8 @@ task_take_methods(CoreState *state)
     for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++) {
         PyObject *found = PyObject_GetAttrString(methods[i].type, methods[i].name);
         *methods[i].field = found;
-        if (found == NULL || !Py_IS_TYPE(found, methods[i].kind)) {
+        if (found == NULL || !Py_IS_TYPE(found, methods[i].kind)
+            || (methods[i].kind == &PyMethodDescr_Type && !task_can_ask(found))) {
             PyErr_Clear();
             return false;
         }

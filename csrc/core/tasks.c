@@ -2,6 +2,7 @@
  * current task steps aside while a nested run of the loop executes other tasks. */
 
 #include "core/core.h"
+#include "core/task.h"
 #include "core/tasks.h"
 
 
@@ -85,10 +86,29 @@ static PyObject *
 task_without_keywords(LoopObject *loop, PyObject *task_class, PyObject *coro)
 {
     PyObject *keyword = loop_keyword(loop);
-    PyObject *args = keyword == NULL ? NULL : PyTuple_Pack(1, coro);
+    if (unlikely(keyword == NULL)) {
+        return NULL;
+    }
+    if (likely(task_class == (PyObject *)loop->state->TaskType)) {
+        return task_new(loop, coro, keyword);
+    }
+    PyObject *args = PyTuple_Pack(1, coro);
     PyObject *task = args == NULL ? NULL : PyObject_Call(task_class, args, keyword);
     Py_XDECREF(args);
     return task;
+}
+
+/* asyncio.create_task() and TaskGroup give name=None and context=None: what they are unasked. */
+static bool
+only_defaults(CoreState *state, PyObject *const *values, PyObject *names)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        if (values[i] != Py_None || (name != state->str_name && name != state->str_context)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static PyObject *
@@ -129,14 +149,21 @@ task_with_keywords(LoopObject *loop, PyObject *task_class, PyObject *coro,
 static PyObject *
 task_from_class(LoopObject *loop, PyObject *coro, PyObject *const *values, PyObject *names)
 {
+    CoreState *state = loop->state;
     /* asyncio.tasks.Task is looked up each time: nest_asyncio and others replace it. */
-    PyObject *task_class = PyObject_GetAttr(loop->state->asyncio_tasks, loop->state->str_Task);
-    if (task_class == NULL) {
+    PyObject *task_class =
+        PyDict_GetItemWithError(PyModule_GetDict(state->asyncio_tasks), state->str_Task);
+    if (unlikely(task_class == NULL)) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_AttributeError,
+                            "module 'asyncio.tasks' has no attribute 'Task'");
+        }
         return NULL;
     }
-    CoreState *state = loop->state;
+    Py_INCREF(task_class);
     if (likely(task_class == state->asyncio_c_task && state->TaskType != NULL)) {
         Py_SETREF(task_class, Py_NewRef((PyObject *)state->TaskType));
+        names = names != NULL && only_defaults(state, values, names) ? NULL : names;
     }
     PyObject *task = names == NULL ? task_without_keywords(loop, task_class, coro)
                                    : task_with_keywords(loop, task_class, coro, values, names);
