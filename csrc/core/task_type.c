@@ -477,6 +477,7 @@ task_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     task_drop(self);
     bool owns_type = !(base->tp_flags & Py_TPFLAGS_HEAPTYPE);
+    PyObject_GC_Track(self); /* as a base's tp_dealloc expects it */
     base->tp_dealloc(self);
     if (owns_type) {
         Py_DECREF(type);
