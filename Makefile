@@ -25,7 +25,7 @@ examples:  ## every example on our loop
 asan:  ## the core tests under ASan and UBSan (CC=gcc or clang)
 	scripts/run_sanitized.sh $(PYTHON) .venv-asan
 
-leaks:  ## the leak tests on a build that counts what it owns
+leaks:  ## the leak tests on a build that counts what it owns (PYTHON=python3-dbg counts more)
 	UVLOOP_CLONE_DEBUG=1 scripts/run_installed.sh $(PYTHON) .venv-debug -m leaks --timeout 600
 
 lint: develop  ## ruff, mypy, stubtest, clang-format: looks, changes nothing
