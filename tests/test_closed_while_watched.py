@@ -56,3 +56,33 @@ def test_number_used_again(loop, run):
             assert await loop.sock_recv(near, 10) == b"hello"
 
     run(main())
+
+
+@pytest.mark.only("uvloop_clone")  # asyncio's selector is confused by the successor
+def test_another_socket_with_the_number_is_left_alone(loop, run):
+    """What waits to be sent to a socket that was closed does not go to its successor."""
+
+    async def main():
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        number = near.fileno()
+        with near, far:
+            task = loop.create_task(loop.sock_sendall(near, b"secret" * 1_000_000))
+            await asyncio.sleep(0.01)
+            near.close()
+            pair = socket.socketpair()
+            first, second = sorted(pair, key=lambda sock: sock.fileno() != number)
+            with first, second:
+                assert first.fileno() == number
+                first.setblocking(False)
+                second.setblocking(False)
+                other = loop.create_task(loop.sock_recv(first, 10))
+                await asyncio.sleep(0.01)
+                with pytest.raises(BlockingIOError):
+                    second.recv(10)
+                second.send(b"hello")
+                assert await other == b"hello"
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                await task
+
+    run(main())

@@ -390,3 +390,123 @@ def test_a_loop_run_by_get_buffer(nesting, run, errors, pair, what, when):
 
     run(main())
     assert not errors
+
+
+# A callback that runs many times runs again within a nested run, which ends its watch; what the
+# outer call still uses must be there. In processes of their own, with freed memory made visible.
+
+RUN_AGAIN = {
+    "reader": """
+        class Reader:
+            calls = 0
+
+            def read(self, *args):
+                a.recv(1)
+                self.calls += 1
+                if self.calls == 1:
+                    b.send(b"y")
+                    loop.run_until_complete(asyncio.sleep(0.02))
+                    del args
+                    loop.remove_reader(a)
+                    assert all(ref() is not None for ref in refs), "freed below us"
+
+        class Argument:
+            pass
+
+        a, b = socket.socketpair()
+        a.setblocking(False)
+        reader, args = Reader(), [Argument() for _ in range(5)]
+        refs = [weakref.ref(arg) for arg in args]
+        loop.add_reader(a, reader.read, *args)
+        del args
+        b.send(b"x")
+        loop.run_until_complete(asyncio.sleep(0.05))
+        print(reader.calls, [ref() for ref in refs])
+        """,
+    "datagrams": """
+        class Protocol(asyncio.DatagramProtocol):
+            def connection_made(self, transport):
+                self.transport = transport
+
+            def connection_lost(self, exc):
+                self.transport = None
+
+            def datagram_received(self, data, address):
+                if data == b"1":
+                    loop.run_until_complete(asyncio.sleep(0.02))
+                    gc.collect()
+                    assert transport_ref() is not None, "freed below us"
+                else:
+                    self.transport.close()
+
+        async def main():
+            global transport_ref
+            transport, _ = await loop.create_datagram_endpoint(
+                Protocol, local_addr=("127.0.0.1", 0)
+            )
+            transport_ref = weakref.ref(transport)
+            address = transport.get_extra_info("sockname")
+            del transport, _
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.sendto(b"1", address)
+                loop.call_later(0.01, sock.sendto, b"2", address)
+                await asyncio.sleep(0.05)
+            gc.collect()
+            print(transport_ref())
+
+        loop.run_until_complete(main())
+        """,
+    "pipe": """
+        class Protocol(asyncio.Protocol):
+            calls = 0
+
+            def connection_made(self, transport):
+                self.transport = transport
+
+            def connection_lost(self, exc):
+                self.transport = None
+
+            def data_received(self, data):
+                self.calls += 1
+                if self.calls == 1:
+                    loop.run_until_complete(asyncio.sleep(0.02))
+                    gc.collect()
+                    assert transport_ref() is not None, "freed below us"
+                else:
+                    self.transport.close()
+
+        async def main():
+            global transport_ref
+            reader, writer = os.pipe()
+            transport, _ = await loop.connect_read_pipe(Protocol, os.fdopen(reader, "rb", 0))
+            transport_ref = weakref.ref(transport)
+            del transport, _
+            os.write(writer, b"1")
+            loop.call_later(0.01, os.write, writer, b"2")
+            await asyncio.sleep(0.05)
+            os.close(writer)
+            gc.collect()
+            print(transport_ref())
+
+        loop.run_until_complete(main())
+        """,
+}
+
+
+@pytest.mark.parametrize("what", RUN_AGAIN)
+def test_a_callback_that_runs_again_and_ends_its_watch(kind, what):
+    result = run_script(
+        kind,
+        """
+        import gc, os, socket, weakref
+        loop = make_loop(KIND)
+        loop.allow_nested()
+        """
+        + RUN_AGAIN[what]
+        + """
+        loop.close()
+        """,
+        env={"PYTHONMALLOC": os.environ.get("PYTHONMALLOC", "debug")},
+    )
+    expected = "2 [None, None, None, None, None]\n" if what == "reader" else "None\n"
+    assert (result.returncode, result.stdout, result.stderr) == (0, expected, "")

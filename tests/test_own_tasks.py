@@ -1089,6 +1089,68 @@ def test_a_long_chain_of_tasks(loop, run):
     run(main())
 
 
+# ---- asked through asyncio's class -------------------------------------------------------
+
+
+@pytest.mark.parametrize("maker", ["create_task", "Task"])
+def test_cancelled_through_the_class(loop, run, maker):
+    """As in `list(map(asyncio.Task.cancel, tasks))`."""
+
+    async def sleep():
+        await asyncio.sleep(10)
+
+    async def main():
+        waiting, twice = (make_task(maker, loop, sleep()) for _ in range(2))
+        await asyncio.sleep(0)
+        fresh = make_task(maker, loop, sleep())
+        assert list(map(asyncio.Task.cancel, (waiting, fresh))) == [True, True]
+        assert asyncio.Task.cancel(twice, "why")
+        assert asyncio.Task.cancel(twice, msg="more")
+        for ask in (asyncio.Task.cancelling, lambda task: task.cancelling()):
+            assert list(map(ask, (waiting, fresh, twice))) == [1, 1, 2]
+        assert asyncio.Task.uncancel(twice) == twice.cancelling() == 1
+        await asyncio.wait([waiting, fresh, twice])
+        assert all(map(asyncio.Task.cancelled, (waiting, fresh, twice)))
+        assert not asyncio.Task.cancel(waiting)
+        with pytest.raises(asyncio.CancelledError, match=r"^why$|^more$"):
+            asyncio.Task.result(twice)
+        for wrong in ((), (waiting, 1, 2), (3,)):
+            with pytest.raises(TypeError):
+                asyncio.Task.cancel(*wrong)
+
+    run(asyncio.wait_for(main(), 5))
+
+
+def test_stock_tasks_through_the_class(loop, run):
+    """The class is asyncio's, whoever imported us."""
+
+    class Sub(asyncio.Task):
+        pass
+
+    async def sleep():
+        await asyncio.sleep(10)
+
+    async def answer():
+        return 3
+
+    async def main():
+        for task_class in (asyncio.Task, Sub):
+            task = task_class(sleep(), loop=loop)
+            await asyncio.sleep(0)
+            assert asyncio.Task.cancel(task, "why")
+            assert asyncio.Task.cancelling(task) == task.cancelling() == 1
+            assert asyncio.Task.uncancel(task) == 0
+            with pytest.raises(asyncio.CancelledError, match="why"):
+                await task
+            done = task_class(answer(), loop=loop)
+            await done
+            assert asyncio.Task.result(done) == 3
+        with pytest.raises(TypeError):
+            asyncio.Task.uncancel(loop.create_future())
+
+    run(main())
+
+
 # ---- asyncio's methods of a future -------------------------------------------------------
 
 
@@ -1144,7 +1206,7 @@ def test_done_callbacks_and_their_contexts(task, loop, run):
     ("args", "kwargs"), [((), {}), ((print, print), {}), ((print,), {"contexts": None})]
 )
 def test_bad_arguments_of_add_done_callback(task, args, kwargs):
-    with pytest.raises(TypeError, match="add_done_callback|argument"):
+    with pytest.raises(TypeError, match=r"add_done_callback|argument"):
         task.add_done_callback(*args, **kwargs)
 
 

@@ -53,9 +53,10 @@ struct HandleObject {
 HandleObject *handle_new(LoopObject *loop, PyTypeObject *type, PyObject *callback,
                          PyObject *const *args, Py_ssize_t nargs, PyObject *context);
 /* Enters `context`; under a nested run, where an outer frame may hold it, a copy. Returns a
- * new reference to what was entered, which context_leave() takes back. */
+ * new reference to what was entered, which context_exit() takes back; -1 when leaving failed. */
 PyObject *context_enter(LoopObject *loop, PyObject *context);
-/* `result` of the call passes through; NULL when leaving failed. */
+int context_exit(PyObject *entered);
+/* The same; `result` of the call passes through, NULL when leaving failed. */
 PyObject *context_leave(PyObject *entered, PyObject *result);
 /* object.name() in `context`, whoever asks for it: it may be entered already. */
 PyObject *context_call_method(PyObject *context, PyObject *object, PyObject *name);
@@ -65,7 +66,23 @@ int handle_run(LoopObject *loop, HandleObject *handle);
 int handle_report_failure(LoopObject *loop, HandleObject *handle);
 /* What handle.cancel() does. */
 int handle_cancel(HandleObject *handle);
-/* After HANDLE_RUNNING is over: gives up what a handle cancelled from within held. */
+/* Around the call: HANDLE_RUNNING as it was is returned and taken back, since a nested run may
+ * run a handle again that runs many times. */
+static inline uint8_t
+handle_begin(HandleObject *handle)
+{
+    uint8_t outer = handle->flags & HANDLE_RUNNING;
+    handle->flags |= HANDLE_RUNNING;
+    return outer;
+}
+
+static inline void
+handle_end(HandleObject *handle, uint8_t outer)
+{
+    handle->flags = (uint8_t)((handle->flags & ~HANDLE_RUNNING) | outer);
+}
+
+/* After that: gives up what a handle cancelled from within held. */
 void handle_release_call(HandleObject *handle);
 /* Somebody else holds the handle: the collector has to know it. */
 void handle_track(HandleObject *handle);

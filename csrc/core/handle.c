@@ -162,7 +162,7 @@ handle_drop_call(HandleObject *handle)
 void
 handle_release_call(HandleObject *handle)
 {
-    if (unlikely(handle->flags & HANDLE_CANCELLED)) {
+    if (unlikely((handle->flags & (HANDLE_CANCELLED | HANDLE_RUNNING)) == HANDLE_CANCELLED)) {
         handle_drop_call(handle);
     }
 }
@@ -270,14 +270,21 @@ context_enter(LoopObject *loop, PyObject *context)
     return Py_NewRef(context);
 }
 
+int
+context_exit(PyObject *entered)
+{
+    /* Fails only if the callback left another context entered: that is its error. */
+    int status = PyContext_Exit(entered);
+    Py_DECREF(entered);
+    return status;
+}
+
 PyObject *
 context_leave(PyObject *entered, PyObject *result)
 {
-    /* Fails only if the callback left another context entered: that is its error. */
-    if (unlikely(PyContext_Exit(entered) < 0)) {
+    if (unlikely(context_exit(entered) < 0)) {
         Py_CLEAR(result);
     }
-    Py_DECREF(entered);
     return result;
 }
 
@@ -347,10 +354,10 @@ handle_run(LoopObject *loop, HandleObject *handle)
         }
         return failed;
     }
-    handle->flags |= HANDLE_RUNNING;
+    uint8_t outer = handle_begin(handle);
     PyObject *result =
         unlikely(loop->debug) ? handle_call_timed(loop, handle) : handle_call(loop, handle);
-    handle->flags &= ~HANDLE_RUNNING;
+    handle_end(handle, outer);
     if (unlikely(loop->run_waiters > 0)) {
         wakeup_run_is_over(loop);
     }

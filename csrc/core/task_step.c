@@ -631,7 +631,7 @@ task_run(LoopObject *loop, PyObject *self)
         return task_report_failure(loop, self, context);
     }
     int status = task_continue(loop, self, input);
-    if (unlikely(context_leave(entered, status < 0 ? NULL : Py_None) == NULL)) {
+    if (unlikely(context_exit(entered) < 0 || status < 0)) {
         status = task_report_failure(loop, self, NULL);
     }
     if (input != NULL) {

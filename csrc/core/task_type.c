@@ -546,6 +546,80 @@ task_can_ask(PyObject *method)
            || flags == TASK_TAKES_CLASS;
 }
 
+/* ---- asked through asyncio's class ---------------------------------------------------- */
+
+/* asyncio.Task.cancel(task), map(asyncio.Task.cancel, tasks): asyncio's functions know nothing of
+ * the steps of a task of ours. So its class's descriptors of these methods get definitions with
+ * functions that see whose task it is. */
+
+enum { BY_CLASS_CANCEL, BY_CLASS_CANCELLING, BY_CLASS_UNCANCEL, BY_CLASS_RESULT, BY_CLASS_COUNT };
+
+/* Of C functions alone, so the same for all interpreters. */
+static PyMethodDef by_class_asyncios[BY_CLASS_COUNT], by_class_ours[BY_CLASS_COUNT];
+
+static PyObject *
+by_class_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    if (task_is_ours(self)) {
+        return task_py_cancel_named(self, args, nargs, names);
+    }
+    void (*function)(void) = (void (*)(void))by_class_asyncios[BY_CLASS_CANCEL].ml_meth;
+    return ((_PyCFunctionFastWithKeywords)function)(self, args, nargs, names);
+}
+
+static PyObject *
+by_class_cancelling(PyObject *self, PyObject *ignored)
+{
+    return task_is_ours(self) ? task_py_cancelling(self, ignored)
+                              : by_class_asyncios[BY_CLASS_CANCELLING].ml_meth(self, ignored);
+}
+
+static PyObject *
+by_class_uncancel(PyObject *self, PyObject *ignored)
+{
+    return task_is_ours(self) ? task_py_uncancel(self, ignored)
+                              : by_class_asyncios[BY_CLASS_UNCANCEL].ml_meth(self, ignored);
+}
+
+static PyObject *
+by_class_result(PyObject *self, PyObject *ignored)
+{
+    return task_is_ours(self) ? task_py_result(self, ignored)
+                              : by_class_asyncios[BY_CLASS_RESULT].ml_meth(self, ignored);
+}
+
+/* With other flags than asyncio's methods have from 3.11 to 3.15 they are left alone. */
+static void
+task_serve_by_class(PyTypeObject *base)
+{
+    static const struct {
+        const char *name;
+        int flags;
+        void (*function)(void);
+    } methods[BY_CLASS_COUNT] = {
+        [BY_CLASS_CANCEL] = {"cancel", TASK_TAKES_NAMES, (void (*)(void))by_class_cancel},
+        [BY_CLASS_CANCELLING] = {"cancelling", METH_NOARGS, (void (*)(void))by_class_cancelling},
+        [BY_CLASS_UNCANCEL] = {"uncancel", METH_NOARGS, (void (*)(void))by_class_uncancel},
+        [BY_CLASS_RESULT] = {"result", METH_NOARGS, (void (*)(void))by_class_result},
+    };
+    for (int i = 0; i < BY_CLASS_COUNT; i++) {
+        PyObject *found = PyObject_GetAttrString((PyObject *)base, methods[i].name);
+        if (found == NULL) {
+            PyErr_Clear();
+            continue;
+        }
+        PyMethodDescrObject *method = (PyMethodDescrObject *)found;
+        if (Py_IS_TYPE(found, &PyMethodDescr_Type) && PyDescr_TYPE(found) == base
+            && method->d_method->ml_flags == methods[i].flags
+            && method->d_method != &by_class_ours[i]) {
+            by_class_asyncios[i] = by_class_ours[i] = *method->d_method;
+            by_class_ours[i].ml_meth = (PyCFunction)methods[i].function;
+            method->d_method = &by_class_ours[i];
+        }
+        Py_DECREF(found);
+    }
+}
+
 /* What task.h calls without a lookup. False, without an exception: asyncio's classes are not as
  * we know them, in C, with these methods and attributes. */
 static bool
@@ -592,5 +666,9 @@ task_type_make(CoreState *state, PyObject *module)
         .slots = task_slots,
     };
     state->TaskType = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, (PyObject *)base);
-    return state->TaskType == NULL ? -1 : PyModule_AddType(module, state->TaskType);
+    if (state->TaskType == NULL) {
+        return -1;
+    }
+    task_serve_by_class(base);
+    return PyModule_AddType(module, state->TaskType);
 }

@@ -53,6 +53,33 @@ sockop_finish(SockOpObject *op)
     waiter_drop(&op->waiter);
 }
 
+/* Asked for before each try: the socket may have been closed meanwhile. */
+static int
+sockop_find_descriptor(SockOpObject *op)
+{
+    PyObject *fd = PyObject_CallMethodNoArgs(op->sock, op->waiter.loop->state->str_fileno);
+    if (fd == NULL) {
+        return -1;
+    }
+    op->fd = (int)PyLong_AsLong(fd); /* -1 when closed: the kernel says EBADF */
+    Py_DECREF(fd);
+    return op->fd == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* The same within a wait: another file may have the number by now. */
+static int
+sockop_is_still_open(SockOpObject *op)
+{
+    int fd = op->fd, status = sockop_find_descriptor(op);
+    if (status == 0 && op->fd != fd) {
+        errno = EBADF;
+        PyErr_SetFromErrno(PyExc_OSError);
+        status = -1;
+    }
+    op->fd = fd;
+    return status;
+}
+
 /* The descriptor is ready: try again, and wake the task when that was the end of it. */
 static PyObject *
 sockop_ready(LoopObject *Py_UNUSED(loop), PyObject *owner, PyObject *Py_UNUSED(arg))
@@ -63,7 +90,8 @@ sockop_ready(LoopObject *Py_UNUSED(loop), PyObject *owner, PyObject *Py_UNUSED(a
         Py_RETURN_NONE;
     }
     PyObject *outcome = NULL;
-    if (!op->kind->late && (outcome = op->kind->attempt(op)) == NULL) {
+    if (!op->kind->late
+        && (sockop_is_still_open(op) < 0 || (outcome = op->kind->attempt(op)) == NULL)) {
         if (!PyErr_Occurred()) {
             Py_RETURN_NONE;
         }
@@ -102,19 +130,6 @@ sockop_wait(SockOpObject *op)
 }
 
 /* ---- the steps of a coroutine --------------------------------------------------------- */
-
-/* Asked for before each try: the socket may have been closed meanwhile. */
-static int
-sockop_find_descriptor(SockOpObject *op)
-{
-    PyObject *fd = PyObject_CallMethodNoArgs(op->sock, op->waiter.loop->state->str_fileno);
-    if (fd == NULL) {
-        return -1;
-    }
-    op->fd = (int)PyLong_AsLong(fd); /* -1 when closed: the kernel says EBADF */
-    Py_DECREF(fd);
-    return op->fd == -1 && PyErr_Occurred() ? -1 : 0;
-}
 
 static int
 sockop_check(SockOpObject *op)

@@ -183,9 +183,9 @@ watcher_notify(Watcher *watcher, int direction)
     }
     Py_INCREF(handle);
     if (handle->flags & HANDLE_DIRECT) {
-        handle->flags |= HANDLE_RUNNING; /* its owner may end the watch from within */
+        uint8_t outer = handle_begin(handle); /* its owner may end the watch from within */
         PyObject *result = handle->native(loop, handle->callback, NULL);
-        handle->flags &= ~HANDLE_RUNNING;
+        handle_end(handle, outer);
         if (result == NULL) {
             loop_report_raised(loop, "Exception in an I/O callback", NULL, NULL, NULL, NULL);
         }

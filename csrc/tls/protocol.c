@@ -17,15 +17,12 @@ tls_sink_received(StreamObject *stream, const char *data, size_t size)
     LoopObject *loop = stream->loop;
     char *taken = loop_take_read_buffer(loop, data);
     PyObject *entered = context_enter(loop, stream->context);
-    PyObject *left = NULL;
     if (likely(entered != NULL)) {
         tls_received(tls, data, size);
-        left = context_leave(entered, Py_NewRef(Py_None));
     }
-    if (unlikely(left == NULL)) {
+    if (unlikely(entered == NULL || context_exit(entered) < 0)) {
         tls_fatal(tls, "Fatal error on SSL protocol");
     }
-    Py_XDECREF(left);
     loop_give_read_buffer_back(loop, taken);
     Py_DECREF(tls);
 }

@@ -305,11 +305,9 @@ datagram_deliver(DatagramObject *datagram)
         }
     }
     loop->datagrams->delivering = frame.outer;
-    PyObject *left = context_leave(entered, Py_NewRef(Py_None));
-    if (unlikely(left == NULL)) {
+    if (unlikely(context_exit(entered) < 0)) {
         datagram_report_callback(datagram);
     }
-    Py_XDECREF(left);
     if (unlikely(datagram->arrived_at < datagram->arrived_count)) {
         if (base->flags & POLLED_CLOSING) {
             datagram_drop_arrived(datagram);
