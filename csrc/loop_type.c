@@ -1,6 +1,6 @@
 /* The Loop type: one table with every method that C serves, room by room. Behaviour lives in
- * the rooms; this file only names it. uvloop_clone.Loop is a Python subclass of this type and
- * of asyncio.AbstractEventLoop. */
+ * the rooms; this file names it, and gives it to uvloop_clone.Loop, a Python subclass of this
+ * type and of asyncio.AbstractEventLoop. */
 
 #include "core/core.h"
 #include "core/executor.h"

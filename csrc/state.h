@@ -1,7 +1,8 @@
 /* The module state: every type, imported object and interned name that the C code uses,
- * plus the free lists. There is one per interpreter, and the extension has no other "global" but
- * the addresses of OpenSSL's functions (tls/openssl.h). The lists below are X-macros: a new entry
- * is filled, visited and cleared by state.c without further code.
+ * plus the free lists. There is one per interpreter. What all interpreters share holds no Python
+ * object: OpenSSL's functions (tls/openssl.c), how fast the processor copies
+ * (transports/copy_speed.c), definitions of asyncio's methods (core/task_type.c). The lists below
+ * are X-macros: a new entry is filled, visited and cleared by state.c without further code.
  */
 #ifndef UVLOOP_CLONE_STATE_H
 #define UVLOOP_CLONE_STATE_H

@@ -385,3 +385,28 @@ def test_removing_a_file_that_was_closed_before(loop, run):
 
     with b:
         run(main())
+
+
+@pytest.mark.only("uvloop_clone")
+def test_a_replaced_callback_whose_repr_fails(loop, turns, errors):
+    """Debug mode keeps what a cancelled handle looked like; asyncio raises, with the new one set."""
+
+    class Unprintable:
+        def __repr__(self):
+            raise ZeroDivisionError("repr")
+
+        def __call__(self):
+            raise AssertionError("it was replaced")
+
+    near, far = socket.socketpair()
+    seen = []
+    with near, far:
+        near.setblocking(False)
+        loop.set_debug(True)
+        loop.add_reader(near, Unprintable())
+        loop.add_reader(near, lambda: seen.append(near.recv(1)))
+        far.send(b"x")
+        turns(2)
+        loop.remove_reader(near)
+    assert seen == [b"x"]
+    assert [type(context["exception"]) for context in errors] == [ZeroDivisionError]

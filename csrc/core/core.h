@@ -327,15 +327,25 @@ bool turn_drain_closing(LoopObject *loop, bool wait);
  * outermost one to return, as libuv frames on the C stack may still look at its handle. */
 void turn_release_later(LoopObject *loop, PyObject *object);
 
+/* Lets the GIL go for a wait that begins `now` (uv_hrtime). Here and when it is taken back, what
+ * metrics() looks at from another thread changes with the GIL held, so that it only grows. */
+static inline void
+loop_leave_python(LoopObject *loop, uint64_t now)
+{
+    loop->counters.wait_began = now;
+    loop->released = PyThreadState_Get();
+    PyEval_SaveThread();
+}
+
 /* Every uv callback that touches Python begins with this: takes the GIL back once a batch. */
 static inline void
 loop_enter_python(LoopObject *loop)
 {
     if (loop->released != NULL) {
-        PyThreadState *thread = loop->released;
+        uint64_t waited = uv_hrtime() - loop->counters.wait_began;
+        PyEval_RestoreThread(loop->released);
         loop->released = NULL;
-        loop->counters.idle_ns += uv_hrtime() - loop->counters.wait_began;
-        PyEval_RestoreThread(thread);
+        loop->counters.idle_ns += waited;
     }
 }
 

@@ -13,9 +13,6 @@
 #include "core/handoff.h"
 #include "core/lookout.h"
 
-#include <sched.h>
-#include <unistd.h>
-
 #define HANDOFF_PATIENCE_NS 20000
 #define LETTING_GO_NS 5000
 #define LONG_NS 1000000 /* nothing counts for more in an average */
@@ -138,18 +135,6 @@ handoff_await_gil(Handoff *handoff)
 
 /* ---- the type ------------------------------------------------------------------------- */
 
-static long
-usable_cpus(void)
-{
-#ifdef __linux__
-    cpu_set_t cpus;
-    if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) {
-        return CPU_COUNT(&cpus);
-    }
-#endif
-    return sysconf(_SC_NPROCESSORS_ONLN);
-}
-
 PyObject *
 handoff_py_get(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -160,7 +145,7 @@ handoff_py_get(PyObject *self, PyObject *Py_UNUSED(ignored))
         if (handoff == NULL) {
             return NULL;
         }
-        handoff->alone = usable_cpus() < 2;
+        handoff->alone = loop->lookout.alone;
         atomic_store(&handoff->gap, LONG_NS);
         atomic_store(&handoff->run, LONG_NS);
         loop->handoff = handoff;

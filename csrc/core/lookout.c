@@ -13,6 +13,7 @@
 #include "core/handoff.h"
 #include "core/lookout.h"
 
+#include <sched.h>
 #include <unistd.h>
 
 #define BUSY_POLL_DURATION 20e-6
@@ -22,11 +23,24 @@
 #define PRICE_OF_FAILURE 2
 
 
+/* That this process may use. */
+static long
+usable_cpus(void)
+{
+#ifdef __linux__
+    cpu_set_t cpus;
+    if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) {
+        return CPU_COUNT(&cpus);
+    }
+#endif
+    return sysconf(_SC_NPROCESSORS_ONLN);
+}
+
 void
 lookout_open(LoopObject *loop)
 {
     loop->lookout.duration = BUSY_POLL_DURATION;
-    loop->lookout.alone = sysconf(_SC_NPROCESSORS_ONLN) < 2;
+    loop->lookout.alone = usable_cpus() < 2;
 }
 
 bool

@@ -70,8 +70,7 @@ turn_before_wait(uv_prepare_t *prepare)
         turn_after_guests(loop);
     }
     if (loop->wait_allowed && loop->released == NULL) {
-        loop->counters.wait_began = uv_hrtime();
-        loop->released = PyEval_SaveThread();
+        loop_leave_python(loop, uv_hrtime());
         handoff_loop_waits(loop, true);
     }
 }
@@ -166,10 +165,10 @@ turn_look_out(LoopObject *loop)
     if (patience == 0) {
         return false;
     }
-    uint64_t end = (loop->counters.wait_began = uv_hrtime()) + patience;
+    uint64_t now = uv_hrtime(), end = now + patience;
     bool handed_over, found;
     loop->wait_allowed = false;
-    loop->released = PyEval_SaveThread();
+    loop_leave_python(loop, now);
     handoff_loop_waits(loop, true);
     do {
         uv_run(&loop->uv, UV_RUN_NOWAIT);
@@ -360,7 +359,7 @@ turn_drain_closing(LoopObject *loop, bool wait)
     loop->uv_depth++;
     uint64_t idle_ns = loop->counters.idle_ns;
     if (unlikely(wait)) {
-        loop->released = PyEval_SaveThread();
+        loop_leave_python(loop, uv_hrtime());
     }
     bool left = uv_run(&loop->uv, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT) != 0;
     loop->uv_depth--;

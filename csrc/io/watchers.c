@@ -375,7 +375,9 @@ watchers_set(LoopObject *loop, int fd, int direction, HandleObject *handle, PyOb
         watcher_poll(watcher, watcher->polled | uv_events[direction]);
     }
     if (old != NULL) {
-        handle_cancel(old);
+        if (unlikely(handle_cancel(old) < 0)) { /* debug mode: its repr. The new one is set */
+            loop_report_raised(loop, "Exception in cancelling a callback", NULL, NULL, NULL, NULL);
+        }
         old->loop = NULL;
         Py_DECREF(old);
     }
