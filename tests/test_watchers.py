@@ -389,7 +389,7 @@ def test_removing_a_file_that_was_closed_before(loop, run):
 
 @pytest.mark.only("uvloop_clone")
 def test_a_replaced_callback_whose_repr_fails(loop, turns, errors):
-    """Debug mode keeps what a cancelled handle looked like. asyncio raises, the new one being set."""
+    """Debug mode keeps what a cancelled handle looked like. asyncio raises, the new one is set."""
 
     class Unprintable:
         def __repr__(self):
