@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import socket
+import sys
 
 import pytest
-from support import read_exactly, read_to_end, run_script, until
+from support import free_port, read_exactly, read_to_end, run_script, until
 
 pytestmark = pytest.mark.core
 
@@ -289,6 +291,87 @@ def test_close_while_accepting_is_paused(kind):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout == "['socket.accept() out of system resource']\n"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel refuses shutdown()")
+def test_an_error_of_accept_that_lasts(loop, run, errors, kind, echo):
+    """It is reported, without filling the processor, and all is well once it is over."""
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            server = await loop.create_server(echo, sock=sock)
+            sock.shutdown(socket.SHUT_RDWR)
+            begin = loop.metrics().polls if kind == "uvloop_clone" else 0
+            await until(lambda: errors)
+            await asyncio.sleep(0.1)
+            if kind == "uvloop_clone":  # asyncio accepts and reports all the time
+                assert errors.messages == ["socket.accept() failed"]
+                assert errors[0]["socket"].fileno() == sock.fileno()
+                assert loop.metrics().polls - begin < 100  # until() polls, too
+            assert {exc.errno for exc in errors.exceptions} == {errno.EINVAL}
+            sock.listen()
+            client = await connected(sock.getsockname())
+            await loop.sock_sendall(client, b"served")
+            assert await read_exactly(client, 6) == b"served"
+            client.close()
+            await until(lambda: echo.open == 0)
+            await shut(server)
+
+    run(main())
+
+
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other kernels tell in other ways")
+def test_an_error_that_stops_the_poll(loop, run, errors):
+    """No listening socket is known to have one; a datagram socket has, and cannot accept."""
+
+    async def main():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            sock.connect(("127.0.0.1", free_port()))
+            sock.setblocking(False)
+            loop._start_listening(sock, asyncio.Protocol, None, 1)
+            sock.send(b"nobody is there")
+            await until(lambda: errors)
+            loop._stop_listening(sock)
+
+    run(main())
+    assert [exc.errno for exc in errors.exceptions] == [errno.EOPNOTSUPP]
+
+
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel refuses shutdown()")
+@pytest.mark.parametrize("how", ["sock.close()", "os.close(sock.detach())", "os.close(number)"])
+def test_a_socket_closed_by_its_owner_while_accepting_is_paused(kind, how):
+    """libuv would end the process if it were given the descriptor again."""
+    result = run_script(
+        kind,
+        f"""
+        import socket
+        reports = []
+
+        async def main():
+            sock = socket.create_server(("127.0.0.1", 0))
+            number = sock.fileno()
+            await loop.create_server(asyncio.Protocol, sock=sock)
+            sock.shutdown(socket.SHUT_RDWR)
+            while not reports:
+                await asyncio.sleep(0.005)
+            {how}
+            while len(reports) < 2:
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.01)
+            if sock.fileno() >= 0:
+                sock.detach()
+
+        loop = make_loop(KIND)
+        loop.set_exception_handler(lambda where, context: reports.append(context["message"]))
+        loop.run_until_complete(asyncio.wait_for(main(), 30))
+        loop.close()
+        print(reports)
+        """,
+    )
+    assert result.stdout == f"{['socket.accept() failed'] * 2}\n", result.stderr
 
 
 def test_close_stops_accepting_at_once(loop, run, echo):

@@ -2,8 +2,9 @@
  *
  * A listener is a uv_poll on the listening socket and an accept4() loop of our own: libuv's
  * answer to a full descriptor table is to accept and close, which loses the connection; ours
- * is asyncio's: report, leave it in the backlog, try again in a second. The protocol is made
- * and the transport started right in the poll callback, several connections per wake-up.
+ * is asyncio's: report, leave it in the backlog, try again in a second. Other errors of accept()
+ * are met in the same way, which keeps them from being met all the time. The protocol is made and
+ * the transport started right in the poll callback, several connections per wake-up.
  */
 
 #include "transports/server.h"
@@ -106,34 +107,71 @@ done:
 
 static void listener_arrived(uv_poll_t *poll, int status, int events);
 
+/* libuv aborts the process when it is to poll a descriptor that is gone. */
+static int
+listener_check_open(Listener *listener)
+{
+    int fd = fd_from_object(listener->sock);
+    if (fd < 0) {
+        return -1;
+    }
+    if (fd != listener->fd || fcntl(fd, F_GETFD) < 0) {
+        PyErr_Format(PyExc_OSError, "listening descriptor %d is gone", listener->fd);
+        return -1;
+    }
+    return 0;
+}
+
 static void
 listener_retry(uv_timer_t *timer)
 {
     Listener *listener = timer->data;
-    uv_poll_start(&listener->poll, UV_READABLE, listener_arrived);
+    loop_enter_python(listener->loop);
+    if (listener_check_open(listener) < 0) { /* closed by its owner: nobody can be accepted */
+        loop_report_raised(listener->loop, "socket.accept() failed", "socket", listener->sock,
+                           NULL, NULL);
+    }
+    else if (!uv_is_closing((uv_handle_t *)timer)) { /* which a fileno() may have done */
+        uv_poll_start(&listener->poll, UV_READABLE, listener_arrived);
+    }
 }
 
-/* No descriptor or memory left: the connections wait in the backlog for a second. */
+/* Nobody can be accepted: the connections wait in the backlog for a second. Polled all the same,
+ * a lasting error would take the whole processor. */
 static COLD void
 listener_pause(Listener *listener, int error)
 {
+    bool exhausted = error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+    const char *message =
+        exhausted ? "socket.accept() out of system resource" : "socket.accept() failed";
     uv_poll_stop(&listener->poll);
     uv_timer_start(&listener->retry, listener_retry, RETRY_DELAY_MS, 0);
     PyObject *exc = exception_from_uv_error(-error);
     PyObject *sock = PyObject_CallOneArg(listener->loop->state->transport_socket, listener->sock);
-    if (loop_report(listener->loop, exc, "socket.accept() out of system resource", "socket", sock,
-                    NULL, NULL)
-        < 0) {
+    if (loop_report(listener->loop, exc, message, "socket", sock, NULL, NULL) < 0) {
         loop_leave_with_exception(listener->loop);
     }
     Py_XDECREF(sock);
 }
 
+/* libuv has stopped the poll: an error that the socket keeps would stop it again at once. */
+static COLD void
+listener_go_on(Listener *listener)
+{
+    int error;
+    socklen_t length = sizeof(error);
+    getsockopt(listener->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    uv_poll_start(&listener->poll, UV_READABLE, listener_arrived);
+}
+
 static void
-listener_arrived(uv_poll_t *poll, int Py_UNUSED(status), int Py_UNUSED(events))
+listener_arrived(uv_poll_t *poll, int status, int Py_UNUSED(events))
 {
     Listener *listener = poll->data;
     loop_enter_python(listener->loop);
+    if (unlikely(status < 0)) {
+        listener_go_on(listener);
+    }
     /* The try that finds nothing costs as much as an accept: a wake-up takes about as many as the
      * last one found, without it, and libuv calls again where some are left. */
     int limit = listener->limit, taken = 0;
@@ -154,7 +192,7 @@ listener_arrived(uv_poll_t *poll, int Py_UNUSED(status), int Py_UNUSED(events))
         if (error == EINTR || error == ECONNABORTED) {
             continue;
         }
-        if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM) {
+        if (unlikely(error != EAGAIN)) {
             listener_pause(listener, error);
         }
         listener->limit = taken > 1 ? taken : 1;
