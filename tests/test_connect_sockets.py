@@ -1,5 +1,6 @@
 """create_connection() and connect_accepted_socket() with sockets, and what they refuse."""
 
+import asyncio
 import errno
 import socket
 import ssl
@@ -59,6 +60,37 @@ def test_a_descriptor_number_that_is_used_again(loop, run):
         await shut(server)
 
     run(main(), limit=10)
+
+
+# asyncio lets both transports read and write it
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.parametrize("how", ["create_connection", "connect_accepted_socket"])
+@pytest.mark.parametrize("options", [{}, {"ssl": CONTEXT, "server_hostname": ""}])
+@pytest.mark.parametrize("make", [tcp_pair, socket.socketpair])
+def test_the_socket_of_a_transport(loop, run, make, how, options):
+    """It is refused to a second one, and the first keeps it."""
+    if how == "connect_accepted_socket" and options:
+        options = {"ssl": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)}
+
+    async def main():
+        a, b = make()
+        with b:
+            b.setblocking(False)
+            transport, protocol = await loop.create_connection(Recorder, sock=a)
+            assert loop.metrics().streams == 1
+            with pytest.raises(RuntimeError, match=r"File descriptor \d+ is used by transport"):
+                await getattr(loop, how)(asyncio.Protocol, sock=a, **options)
+            assert loop.metrics().streams == 1
+            with pytest.raises(RuntimeError, match=r"File descriptor \d+ is used by transport"):
+                loop.add_reader(a, print)
+            transport.write(b"asked")
+            assert await loop.sock_recv(b, 10) == b"asked"
+            await loop.sock_sendall(b, b"answered")
+            await until(lambda: protocol.data == b"answered")
+            await hang_up(transport, protocol)
+            assert loop.metrics().streams == 0
+
+    run(main())
 
 
 @pytest.mark.parametrize("how", ["create_connection", "connect_accepted_socket"])

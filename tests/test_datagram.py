@@ -398,6 +398,29 @@ def test_a_connected_socket(loop, run):
     run(main())
 
 
+# asyncio lets both transports read and write it
+@pytest.mark.only("uvloop_clone")
+def test_the_socket_of_a_transport(loop, run):
+    """It is refused to a second one, and the first keeps it."""
+
+    async def main():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(HERE)
+            transport, protocol = await endpoint(sock=sock)
+            assert loop.metrics().datagrams == 1
+            with pytest.raises(RuntimeError, match=r"File descriptor \d+ is used by transport"):
+                await endpoint(sock=sock)
+            assert loop.metrics().datagrams == 1
+            with pytest.raises(RuntimeError, match=r"File descriptor \d+ is used by transport"):
+                loop.add_reader(sock, print)
+            transport.sendto(b"to itself", sock.getsockname())
+            await until(lambda: protocol.received == [(b"to itself", sock.getsockname())])
+            await end(protocol)
+            assert loop.metrics().datagrams == 0
+
+    run(main())
+
+
 def test_family_alone(loop, run):
     async def main():
         transport, protocol = await endpoint(family=socket.AF_INET)

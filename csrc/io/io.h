@@ -20,8 +20,11 @@ int watchers_set(LoopObject *loop, int fd, int direction, HandleObject *handle, 
 /* 1: was watched; its handle is cancelled. 0: was not. With an `owner` the descriptor may stay
  * polled for its next operation until watchers_settle(). */
 int watchers_unset(LoopObject *loop, int fd, int direction, PyObject *owner);
-/* A transport takes the descriptor (borrowed pointer), or gives it up with NULL. */
+/* A transport takes the descriptor (borrowed pointer). It replaces whoever had the number: where
+ * that may be somebody living, watchers_check_free() comes first. */
 int watchers_claim(LoopObject *loop, int fd, PyObject *transport);
+/* Gives up the descriptor if it is still the transport's own. */
+void watchers_release(LoopObject *loop, int fd, PyObject *transport);
 /* A read has just emptied the stream that is still polled for `owner`; until the next poll
  * another one need not be tried. */
 void watchers_set_drained(LoopObject *loop, int fd, PyObject *owner);

@@ -340,11 +340,20 @@ watchers_claim(LoopObject *loop, int fd, PyObject *transport)
     if (slot == NULL) {
         return -1;
     }
-    if (transport != NULL && slot->watcher != NULL) {
+    if (slot->watcher != NULL) {
         watcher_close(loop, slot); /* a left-over of the descriptor's former life */
     }
-    slot->transport = transport;
+    table_slot(loop, fd)->transport = transport; /* a destructor may have moved the table */
     return 0;
+}
+
+void
+watchers_release(LoopObject *loop, int fd, PyObject *transport)
+{
+    WatcherSlot *slot = table_slot(loop, fd);
+    if (slot != NULL && slot->transport == transport) {
+        slot->transport = NULL;
+    }
 }
 
 int

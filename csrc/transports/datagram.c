@@ -709,12 +709,13 @@ datagram_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     datagram->address = bound ? Py_NewRef(address) : NULL;
     datagram->family = name.ss_family;
-    if (watchers_claim(loop, base->fd, (PyObject *)datagram) < 0) {
+    if (watchers_check_free(loop, base->fd) < 0
+        || watchers_claim(loop, base->fd, (PyObject *)datagram) < 0) {
         goto error;
     }
     base->flags |= POLLED_CLAIMED;
     if (polled_start(base, true) < 0) {
-        watchers_claim(loop, base->fd, NULL);
+        watchers_release(loop, base->fd, (PyObject *)datagram);
         goto error;
     }
     base->file = Py_NewRef(sock);

@@ -340,7 +340,7 @@ listener_py_start(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     }
     /* A left-over watcher of the descriptor's former life would be in libuv's way. */
     watchers_claim(loop, fd, args[2]);
-    watchers_claim(loop, fd, NULL);
+    watchers_release(loop, fd, args[2]);
     Listener *listener = listener_open(loop, fd);
     if (listener == NULL) {
         return NULL;

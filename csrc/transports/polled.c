@@ -262,7 +262,7 @@ polled_release(PolledObject *transport)
     polled_unwatch(transport, WATCH_READ);
     polled_unwatch(transport, WATCH_WRITE);
     if ((transport->flags & POLLED_CLAIMED) && !transport->loop->closed) {
-        watchers_claim(transport->loop, transport->fd, NULL);
+        watchers_release(transport->loop, transport->fd, (PyObject *)transport);
     }
     PyObject *result = PyObject_CallMethodNoArgs(file, transport->loop->state->str_close);
     turn_poll_next(transport->loop); /* the other end may be on this loop */

@@ -226,7 +226,7 @@ stream_open(StreamObject *stream, int fd, int family)
     }
     if (family == AF_UNIX) {
         if (stream_ensure_extra(stream) < 0 || stream_remember_unix_names(stream, fd) < 0) {
-            watchers_claim(stream->loop, fd, NULL);
+            watchers_release(stream->loop, fd, (PyObject *)stream);
             return -1;
         }
         err = stream_open_unix(stream, fd);
@@ -235,7 +235,7 @@ stream_open(StreamObject *stream, int fd, int family)
         err = stream_open_tcp(stream, fd);
     }
     if (err < 0) {
-        watchers_claim(stream->loop, fd, NULL);
+        watchers_release(stream->loop, fd, (PyObject *)stream);
         if (stream->flags & STREAM_OPEN) {
             stream->flags &= ~STREAM_OPEN;
             uv_close(&stream->uv.handle, stream_closed);
@@ -295,7 +295,7 @@ stream_close_handle(StreamObject *stream)
     }
     stream->flags &= ~STREAM_OPEN;
     stream_hold(stream);
-    watchers_claim(stream->loop, stream->fd, NULL);
+    watchers_release(stream->loop, stream->fd, (PyObject *)stream);
     if (stream->sock != NULL) {
         /* The descriptor is libuv's to close: the socket object lets go of it first. */
         PyObject *fd = PyObject_CallMethodNoArgs(stream->sock, stream->loop->state->str_detach);
@@ -498,7 +498,9 @@ stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
     if (name.ss_family == AF_INET || name.ss_family == AF_INET6) {
         memcpy(&stream->sockname, &name, sizeof(stream->sockname));
     }
-    if (stream_open(stream, fd, name.ss_family) < 0) {
+    /* The caller's socket may be another transport's already; one that was just accepted or made
+     * cannot, whoever had its number before. */
+    if (watchers_check_free(loop, fd) < 0 || stream_open(stream, fd, name.ss_family) < 0) {
         goto error;
     }
     stream->sock = Py_NewRef(sock);
