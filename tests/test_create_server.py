@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from serving import Echo, ask, can_connect, hang_up, needs_ipv6, port_of, shut
-from support import Recorder, free_port, until
+from support import Recorder, free_port, run_script, until
 
 pytestmark = pytest.mark.core
 
@@ -257,6 +257,41 @@ def test_debug_mode_logs(loop, run, caplog):
         run(main())
     assert "is serving" in caplog.text
     assert "connected to 127.0.0.1" in caplog.text
+
+
+@pytest.mark.only("uvloop_clone")
+def test_no_memory_for_listening(kind):
+    """Whichever allocation fails, it is a MemoryError and nobody listens."""
+    pytest.importorskip("_testcapi")
+    result = run_script(
+        kind,
+        """
+        import _testcapi, contextvars, socket
+        contextvars.copy_context()  # Python's own first making of one crashes without memory
+
+        def start(sock, n):
+            loop = make_loop(KIND)
+            _testcapi.set_nomemory(n, n + 1)
+            try:
+                loop._start_listening(sock, asyncio.Protocol, None, 1)
+            except MemoryError:
+                return False
+            finally:
+                _testcapi.remove_mem_hooks()
+                servers = loop.metrics().servers
+                loop.close()
+                outcomes.append(servers)
+            return True
+
+        outcomes = []
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            n = 1
+            while not start(sock, n):
+                n += 1
+        print(n > 3, sum(outcomes[:-1]), outcomes[-1])
+        """,
+    )
+    assert result.stdout == "True 0 1\n", result.stderr
 
 
 def test_loops_in_two_threads_talk(loop, run, new_loop):

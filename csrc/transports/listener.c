@@ -339,7 +339,9 @@ listener_py_start(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     /* A left-over watcher of the descriptor's former life would be in libuv's way. */
-    watchers_claim(loop, fd, args[2]);
+    if (watchers_claim(loop, fd, args[2]) < 0) {
+        return NULL;
+    }
     watchers_release(loop, fd, args[2]);
     Listener *listener = listener_open(loop, fd);
     if (listener == NULL) {
