@@ -129,6 +129,53 @@ def test_the_descriptor_of_a_transport_is_refused(loop, run, pair, method):
     run(main())
 
 
+# asyncio lets them take the socket from the server, without a word
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.parametrize("method", [*ALL, "sock_accept", "create_server", "create_connection"])
+def test_the_listening_socket_of_a_server_is_refused(loop, run, method):
+    match = r"File descriptor \d+ is used by server <.*Server .*>, which listens on it"
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            sock.setblocking(False)
+            server = await loop.create_server(asyncio.Protocol, sock=sock)
+            args = (print,) if method.startswith("add") else ()
+            with pytest.raises(RuntimeError, match=match):
+                if method.startswith("create"):
+                    await getattr(loop, method)(asyncio.Protocol, sock=sock)
+                elif method == "sock_accept":
+                    await loop.sock_accept(sock)
+                else:
+                    getattr(loop, method)(sock, *args)
+            assert (loop.metrics().servers, loop.metrics().descriptors) == (1, 0)
+            with socket.socket() as client:  # the server has it still
+                client.setblocking(False)
+                await loop.sock_connect(client, sock.getsockname())
+                await until(lambda: loop.metrics().streams == 1)
+            await until(lambda: loop.metrics().streams == 0)
+            server.close()
+
+    run(main())
+
+
+def test_the_number_of_a_listening_socket_is_free_again_after_its_server(loop, run):
+    async def main():
+        sock = socket.create_server(("127.0.0.1", 0))
+        sock.setblocking(False)
+        server = await loop.create_server(asyncio.Protocol, sock=sock)
+        number = sock.fileno()
+        server.close()
+        with socket.create_server(("127.0.0.1", 0)) as other, socket.socket() as client:
+            assert other.fileno() == number
+            other.setblocking(False)
+            accepting = loop.create_task(loop.sock_accept(other))
+            client.setblocking(False)
+            await loop.sock_connect(client, other.getsockname())
+            (await accepting)[0].close()
+
+    run(main())
+
+
 def test_a_descriptor_number_is_free_again_after_its_transport(loop, run, pair):
     a, _b = pair()
 

@@ -23,8 +23,10 @@ metrics_count_open(PyObject *user, void *arg)
     else if (type == open->state->DatagramType) {
         open->datagrams++;
     }
-    else if (type != open->state->ReadPipeType && type != open->state->WritePipeType) {
-        open->descriptors++; /* a pipe that has nothing to write is watched by nobody */
+    else if (type != open->state->ReadPipeType && type != open->state->WritePipeType
+             && !PyType_IsSubtype(type, open->state->ServerBaseType)) {
+        /* a pipe that has nothing to write is watched by nobody; servers are counted elsewhere */
+        open->descriptors++;
     }
 }
 

@@ -10,7 +10,7 @@ enum { WATCH_READ = 0, WATCH_WRITE = 1 };
 
 /* The descriptor of an int or of an object with fileno(); -1 with ValueError. */
 int fd_from_object(PyObject *object);
-/* RuntimeError when a transport of this loop uses the descriptor. */
+/* RuntimeError when a transport or a server of this loop uses the descriptor. */
 int watchers_check_free(LoopObject *loop, int fd);
 /* Waits for `fd` in one direction: `handle` (a kept handle; the watcher takes its own
  * reference) becomes ready, or runs at once if it is HANDLE_DIRECT, whenever the descriptor
@@ -20,8 +20,9 @@ int watchers_set(LoopObject *loop, int fd, int direction, HandleObject *handle, 
 /* 1: was watched; its handle is cancelled. 0: was not. With an `owner` the descriptor may stay
  * polled for its next operation until watchers_settle(). */
 int watchers_unset(LoopObject *loop, int fd, int direction, PyObject *owner);
-/* A transport takes the descriptor (borrowed pointer). It replaces whoever had the number: where
- * that may be somebody living, watchers_check_free() comes first. */
+/* A transport, or a server that listens, takes the descriptor (borrowed pointer). It replaces
+ * whoever had the number: where that may be somebody living, watchers_check_free() comes first.
+ */
 int watchers_claim(LoopObject *loop, int fd, PyObject *transport);
 /* Gives up the descriptor if it is still the transport's own. */
 void watchers_release(LoopObject *loop, int fd, PyObject *transport);
@@ -34,8 +35,8 @@ void watchers_settle(LoopObject *loop);
 void watchers_close(LoopObject *loop);
 void watchers_free(LoopObject *loop);
 int watchers_traverse(LoopObject *loop, visitproc visit, void *arg);
-/* Calls `found` for each descriptor in use, with what uses it (borrowed): a transport, an object
- * of ours that waits, or a callback of add_reader() and add_writer(). */
+/* Calls `found` for each descriptor in use, with what uses it (borrowed): a transport, a server
+ * that listens, an object of ours that waits, or a callback of add_reader() and add_writer(). */
 void watchers_each(LoopObject *loop, void (*found)(PyObject *user, void *arg), void *arg);
 
 PyObject *watchers_py_add_reader(PyObject *self, PyObject *const *args, Py_ssize_t nargs);

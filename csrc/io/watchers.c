@@ -7,7 +7,8 @@
  * awake; until then the socket object is held, so that a new socket with the old one's number
  * is told apart. A reader or writer that is removed is no longer polled at once.
  *
- * The table also knows which transport uses a descriptor, for asyncio's RuntimeError.
+ * The table also knows which transport uses a descriptor, for asyncio's RuntimeError, and which
+ * server listens on it.
  */
 
 #include "io/io.h"
@@ -31,7 +32,7 @@ typedef struct Watcher {
 
 typedef struct {
     Watcher *watcher;
-    PyObject *transport; /* borrowed */
+    PyObject *transport; /* or server; borrowed */
 } WatcherSlot;
 
 typedef struct WatcherTable {
@@ -326,8 +327,11 @@ watchers_check_free(LoopObject *loop, int fd)
 {
     WatcherSlot *slot = table_slot(loop, fd);
     if (slot != NULL && slot->transport != NULL) {
-        PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R", fd,
-                     slot->transport);
+        bool listens = PyObject_TypeCheck(slot->transport, loop->state->ServerBaseType);
+        PyErr_Format(PyExc_RuntimeError,
+                     listens ? "File descriptor %d is used by server %R, which listens on it"
+                             : "File descriptor %d is used by transport %R",
+                     fd, slot->transport);
         return -1;
     }
     return 0;

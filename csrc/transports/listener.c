@@ -128,6 +128,7 @@ listener_retry(uv_timer_t *timer)
     Listener *listener = timer->data;
     loop_enter_python(listener->loop);
     if (listener_check_open(listener) < 0) { /* closed by its owner: nobody can be accepted */
+        watchers_release(listener->loop, listener->fd, listener->server);
         loop_report_raised(listener->loop, "socket.accept() failed", "socket", listener->sock,
                            NULL, NULL);
     }
@@ -252,6 +253,7 @@ listener_close(Listener *listener)
         link = &(*link)->next;
     }
     *link = listener->next;
+    watchers_release(listener->loop, listener->fd, listener->server);
     uv_close((uv_handle_t *)&listener->poll, listener_closed);
     uv_close((uv_handle_t *)&listener->retry, listener_closed);
 }
@@ -338,13 +340,12 @@ listener_py_start(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     if (getsockname(fd, (struct sockaddr *)&name, &length) < 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    /* A left-over watcher of the descriptor's former life would be in libuv's way. */
     if (watchers_claim(loop, fd, args[2]) < 0) {
         return NULL;
     }
-    watchers_release(loop, fd, args[2]);
     Listener *listener = listener_open(loop, fd);
     if (listener == NULL) {
+        watchers_release(loop, fd, args[2]);
         return NULL;
     }
     listener->family = name.ss_family;
