@@ -183,6 +183,51 @@ def test_an_unclosed_loop_warns(new_loop):
     assert found[0].category is ResourceWarning
 
 
+@pytest.mark.only("uvloop_clone")
+def test_a_loop_that_cannot_be_made(kind):
+    """With whatever number of descriptors: an OSError, no warning, none of its methods called."""
+    result = run_script(
+        kind,
+        """
+        import errno, resource, warnings, uvloop_clone
+        make_loop(KIND).close()  # libuv opens a pipe of the process with its first loop
+
+        class Mine(uvloop_clone.Loop):
+            def __init__(self):
+                super().__init__()
+                self.mine = True
+            def close(self):
+                super().close()
+                assert self.mine
+
+        def fill():
+            try:
+                while True:
+                    copies.append(os.dup(0))
+            except OSError:
+                pass
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+        warnings.simplefilter("error")
+        copies, unraisable, outcomes = [], [], []
+        sys.unraisablehook = unraisable.append
+        for free in range(12):
+            fill()
+            for _ in range(free):
+                os.close(copies.pop())
+            try:
+                Mine().close()
+                outcomes.append(0)
+            except OSError as error:
+                outcomes.append(error.errno)
+        made = outcomes.count(0)
+        print(outcomes == [errno.EMFILE] * (12 - made) + [0] * made, 1 < made < 11, unraisable)
+        """,
+    )
+    assert result.stdout == "True True []\n", result.stderr
+
+
 def test_an_unclosed_loop_leaves_no_descriptor(new_loop):
     before = open_fds()
     loop = new_loop()

@@ -170,6 +170,7 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     loop->state = PyModule_GetState(loop->module);
     if (loop_open(loop) < 0) {
+        loop->closed = true; /* no subclass made it its own yet: its close() is not called */
         Py_DECREF(loop);
         return NULL;
     }
