@@ -137,22 +137,35 @@ listener_retry(uv_timer_t *timer)
     }
 }
 
-/* Nobody can be accepted: the connections wait in the backlog for a second. Polled all the same,
- * a lasting error would take the whole processor. */
 static COLD void
-listener_pause(Listener *listener, int error)
+listener_report(Listener *listener, int error)
 {
     bool exhausted = error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
     const char *message =
         exhausted ? "socket.accept() out of system resource" : "socket.accept() failed";
-    uv_poll_stop(&listener->poll);
-    uv_timer_start(&listener->retry, listener_retry, RETRY_DELAY_MS, 0);
     PyObject *exc = exception_from_uv_error(-error);
     PyObject *sock = PyObject_CallOneArg(listener->loop->state->transport_socket, listener->sock);
     if (loop_report(listener->loop, exc, message, "socket", sock, NULL, NULL) < 0) {
         loop_leave_with_exception(listener->loop);
     }
     Py_XDECREF(sock);
+}
+
+/* An error that the network has with one connection, which is gone with it. */
+static bool
+listener_lost_one(int error)
+{
+    return error == EPROTO || error == ENOPROTOOPT || error == ENETDOWN || error == ENETUNREACH
+           || error == EHOSTDOWN || error == EHOSTUNREACH;
+}
+
+/* Nobody can be accepted: the connections wait in the backlog for a second. Polled all the same,
+ * a lasting error would take the whole processor. */
+static COLD void
+listener_pause(Listener *listener)
+{
+    uv_poll_stop(&listener->poll);
+    uv_timer_start(&listener->retry, listener_retry, RETRY_DELAY_MS, 0);
 }
 
 /* libuv has stopped the poll: an error that the socket keeps would stop it again at once. */
@@ -193,8 +206,14 @@ listener_arrived(uv_poll_t *poll, int status, int Py_UNUSED(events))
         if (error == EINTR || error == ECONNABORTED) {
             continue;
         }
+        if (unlikely(listener_lost_one(error))) {
+            taken++;
+            listener_report(listener, error);
+            continue;
+        }
         if (unlikely(error != EAGAIN)) {
-            listener_pause(listener, error);
+            listener_pause(listener);
+            listener_report(listener, error);
         }
         listener->limit = taken > 1 ? taken : 1;
         return;
