@@ -389,7 +389,8 @@ watchers_set(LoopObject *loop, int fd, int direction, HandleObject *handle, PyOb
     }
     if (old != NULL) {
         if (unlikely(handle_cancel(old) < 0)) { /* debug mode: its repr. The new one is set */
-            loop_report_raised(loop, "Exception in cancelling a callback", NULL, NULL, NULL, NULL);
+            loop_report_raised(loop, "Exception in cancelling a callback", NULL, NULL, NULL,
+                               NULL);
         }
         old->loop = NULL;
         Py_DECREF(old);
