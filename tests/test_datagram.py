@@ -421,6 +421,86 @@ def test_the_socket_of_a_transport(loop, run):
     run(main())
 
 
+def udp_pair():
+    """Two UDP sockets, connected to each other."""
+    near, far = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    for sock in (near, far):
+        sock.bind(HERE)
+        sock.setblocking(False)
+    near.connect(far.getsockname())
+    far.connect(near.getsockname())
+    return near, far
+
+
+def test_the_number_of_a_closed_socket_is_used_again(loop, run):
+    """The file that has the number next is neither read nor written."""
+
+    async def main():
+        near, far = udp_pair()
+        transport, protocol = await endpoint(sock=near)
+        near.close()
+        others = socket.socketpair()
+        with far, others[0], others[1]:
+            transport.sendto(b"secret")
+            for sock in others:
+                sock.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    sock.recv(100)
+            for sock in others:
+                sock.send(b"private")
+            await asyncio.sleep(0.01)
+            assert protocol.received == []
+            transport.abort()
+            assert await asyncio.wait_for(protocol.lost, 5) is None
+            await asyncio.sleep(0)
+            assert [sock.recv(100) for sock in others] == [b"private"] * 2
+
+    run(main())
+
+
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_given_socket_is_held(loop, run, closes):
+    """asyncio's transport is left without a descriptor; ours works until it is closed itself."""
+
+    async def main():
+        near, far = udp_pair()
+        transport, protocol = await endpoint(sock=near)
+        fd = near.fileno()
+        with far:
+            if closes:
+                near.close()
+            transport.sendto(b"there")
+            assert far.recv(100) == b"there"
+            far.send(b"back")
+            await until(lambda: protocol.received)
+            assert protocol.received == [(b"back", far.getsockname())]
+            await end(protocol)
+            assert near.fileno() == -1
+            with pytest.raises(OSError):
+                os.fstat(fd)
+
+    run(main())
+
+
+def test_close_is_called_once_on_a_given_socket(loop, run):
+    class Socket(socket.socket):
+        closed = 0
+
+        def close(self):
+            self.closed += 1
+            super().close()
+
+    async def main():
+        sock = Socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(HERE)
+        _, protocol = await endpoint(sock=sock)
+        await end(protocol)
+        assert sock.fileno() == -1 and sock.closed == 1
+
+    run(main())
+
+
 def test_family_alone(loop, run):
     async def main():
         transport, protocol = await endpoint(family=socket.AF_INET)

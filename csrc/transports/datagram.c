@@ -680,6 +680,21 @@ datagram_fill_extra(DatagramObject *datagram, PyObject *sock)
     return status;
 }
 
+/* The socket stays the caller's. */
+static COLD void
+datagram_disown(DatagramObject *datagram, PyObject *sock)
+{
+    PolledObject *base = &datagram->base;
+    PyObject *exc = PyErr_GetRaisedException();
+    if (base->flags & POLLED_CLAIMED) {
+        watchers_release(base->loop, base->fd, (PyObject *)datagram);
+    }
+    if ((base->flags & POLLED_HOLDS_FILE) && socket_let_go(sock) < 0) {
+        PyErr_WriteUnraisable(sock);
+    }
+    PyErr_SetRaisedException(exc);
+}
+
 PyObject *
 datagram_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
 {
@@ -714,14 +729,19 @@ datagram_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
         goto error;
     }
     base->flags |= POLLED_CLAIMED;
+    int held = socket_hold(sock);
+    if (held < 0) {
+        goto error;
+    }
+    base->flags |= held > 0 ? POLLED_HOLDS_FILE : 0;
     if (polled_start(base, true) < 0) {
-        watchers_release(loop, base->fd, (PyObject *)datagram);
         goto error;
     }
     base->file = Py_NewRef(sock);
     return (PyObject *)datagram;
 
 error:
+    datagram_disown(datagram, sock);
     Py_DECREF(datagram);
     return NULL;
 }

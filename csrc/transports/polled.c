@@ -249,6 +249,21 @@ polled_uncount(PolledObject *transport)
     }
 }
 
+/* The hold ends first: of a socket that nobody else has closed, close() is called once. */
+static int
+polled_close_file(PolledObject *transport, PyObject *file)
+{
+    if (transport->flags & POLLED_HOLDS_FILE) {
+        transport->flags &= ~POLLED_HOLDS_FILE;
+        if (socket_let_go(file) < 0) {
+            return -1; /* of the close() of a closed one */
+        }
+    }
+    PyObject *result = PyObject_CallMethodNoArgs(file, transport->loop->state->str_close);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 /* Closes the file: 0, or -1 with the exception of its close(). */
 static int
 polled_release(PolledObject *transport)
@@ -264,11 +279,10 @@ polled_release(PolledObject *transport)
     if ((transport->flags & POLLED_CLAIMED) && !transport->loop->closed) {
         watchers_release(transport->loop, transport->fd, (PyObject *)transport);
     }
-    PyObject *result = PyObject_CallMethodNoArgs(file, transport->loop->state->str_close);
+    int status = polled_close_file(transport, file);
     turn_poll_next(transport->loop); /* the other end may be on this loop */
     Py_DECREF(file);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return status;
 }
 
 static PyObject *

@@ -24,6 +24,7 @@ enum {
     POLLED_WATCHED = 1 << 5,         /* << WATCH_READ or WATCH_WRITE */
     POLLED_UNPOLLABLE = 1 << 7,      /* the kernel cannot poll it: it is always ready */
     POLLED_COUNTED = 1 << 8,         /* among the loop's open pipes: metrics() */
+    POLLED_HOLDS_FILE = 1 << 9,      /* socket_hold() was called */
 };
 
 typedef struct PolledObject PolledObject;

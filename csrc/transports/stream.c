@@ -445,27 +445,6 @@ transport_abandon(uv_handle_t *handle)
 
 /* ---- Loop._stream_transport ----------------------------------------------------------- */
 
-/* As asyncio's socket files do: a close() by the caller leaves the descriptor to us, for libuv
- * aborts the process when one that it polls is gone. */
-static int
-stream_hold_socket(PyObject *sock)
-{
-    PyObject *refs = PyObject_GetAttrString(sock, "_io_refs");
-    if (refs == NULL) { /* no socket.socket */
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-            return -1;
-        }
-        PyErr_Clear();
-        return 0;
-    }
-    long count = PyLong_AsLong(refs);
-    Py_DECREF(refs);
-    PyObject *more = count == -1 && PyErr_Occurred() ? NULL : PyLong_FromLong(count + 1);
-    int status = more == NULL ? -1 : PyObject_SetAttrString(sock, "_io_refs", more);
-    Py_XDECREF(more);
-    return status;
-}
-
 PyObject *
 stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
 {
@@ -509,7 +488,7 @@ stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
         stream_close_handle(stream);
         goto error;
     }
-    if (stream_hold_socket(sock) < 0 || stream_start(stream) < 0) {
+    if (socket_hold(sock) < 0 || stream_start(stream) < 0) {
         stream_close_handle(stream);
         stream_leave_server(stream);
         goto error;

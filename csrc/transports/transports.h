@@ -34,6 +34,12 @@ void datagrams_free(LoopObject *loop);
  * coroutine (stream.c). */
 int protocol_check(CoreState *state, PyObject *protocol);
 
+/* From here on a close() of the caller's leaves the descriptor open (sockets.c). 1; 0: it is no
+ * socket.socket, and nothing was done; -1 with an exception. */
+int socket_hold(PyObject *sock);
+/* The end of it, which closes what the caller has closed meanwhile; not after a detach(). */
+int socket_let_go(PyObject *sock);
+
 /* Where a read that is copied at once goes; NULL without memory. One callback at a time. */
 #define READ_BUFFER_SIZE (256 * 1024)
 #define READ_BUFFER_ALIGNMENT 4096
