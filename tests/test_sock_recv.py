@@ -492,6 +492,29 @@ def test_cancelling_loses_nothing_that_came(loop, run, pair, into):
     run(main())
 
 
+@needs_datagram_calls
+@pytest.mark.only("uvloop_clone")
+@pytest.mark.parametrize("into", [False, True])
+def test_cancelling_loses_no_datagram(loop, run, pair, udp, into):
+    a, b = udp
+    signal, trigger = pair()
+
+    async def main():
+        buffer = bytearray(4)
+        call = loop.sock_recvfrom_into(a, buffer) if into else loop.sock_recvfrom(a, 100)
+        task = asyncio.ensure_future(call)
+        await asyncio.sleep(0.001)
+        loop.add_reader(signal, task.cancel)
+        b.sendto(b"data", a.getsockname())
+        trigger.send(b"!")
+        await asyncio.wait([task])
+        loop.remove_reader(signal)
+        assert task.cancelled() and buffer == bytes(4)
+        assert await loop.sock_recvfrom(a, 100) == (b"data", b.getsockname())
+
+    run(main())
+
+
 def test_closed_before_the_task_goes_on(loop, run, pair):
     a, b = pair()
     signal, trigger = pair()

@@ -293,12 +293,14 @@ static const SockOpKind kind_recvfrom = {
     .attempt = sockop_try_recvfrom,
     .direction = WATCH_READ,
     .arguments = 1,
+    .late = true,
 };
 static const SockOpKind kind_recvfrom_into = {
     .name = "sock_recvfrom_into",
     .attempt = sockop_try_recvfrom_into,
     .direction = WATCH_READ,
     .arguments = 2,
+    .late = true,
 };
 static const SockOpKind kind_sendall = {
     .name = "sock_sendall",
