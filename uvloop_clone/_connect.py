@@ -31,8 +31,12 @@ _AddressInfo = tuple[Any, Any, int, str, Any]
 _NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)
 # What a program replaces that wants its connections made in its own way.
 _socket_class, _socket_connect = socket.socket, socket.socket.connect
-# Since 3.13 a host's address that this machine does not have is passed over.
-_SKIPS_UNAVAILABLE = sys.version_info >= (3, 13)
+# Since 3.13 a host's address that this machine does not have is passed over, a server needs one
+# address at least, and errors of bind() are told with their numbers. Later releases of 3.12 do so
+# as well, and are known by the names that asyncio's own function uses.
+_names = vars(asyncio.BaseEventLoop)["create_server"].__code__.co_names
+_SKIPS_UNAVAILABLE = sys.version_info >= (3, 13) or "EADDRNOTAVAIL" in _names
+_TELLS_NUMBERS = sys.version_info >= (3, 13) or "strerror" not in _names
 
 
 def check_timeouts(tls: object, handshake_timeout: object, shutdown_timeout: object) -> None:
@@ -123,6 +127,13 @@ def _interleave(infos: Sequence[_AddressInfo], first: int) -> list[_AddressInfo]
     return head + [info for info in turns if info is not None]
 
 
+def _bind_failure(error: OSError, address: object) -> OSError:
+    text = str(error) if _TELLS_NUMBERS else error.strerror or str(error)
+    return OSError(
+        error.errno, f"error while attempting to bind on address {address!r}: {text.lower()}"
+    )
+
+
 def _bind_local(sock: socket.socket, family: int, locals_: Sequence[_AddressInfo]) -> None:
     """Bind to the first local address of `family` that can be had."""
     failure: OSError | None = None
@@ -133,10 +144,7 @@ def _bind_local(sock: socket.socket, family: int, locals_: Sequence[_AddressInfo
             sock.bind(address)
             return
         except OSError as error:
-            failure = OSError(
-                error.errno,
-                f"error while attempting to bind on address {address!r}: {str(error).lower()}",
-            )
+            failure = _bind_failure(error, address)
     try:
         raise failure or OSError(f"no matching local address with {family=} found")
     finally:
@@ -476,17 +484,13 @@ class ConnectMixin(TLSMixin, SocketsMixin):
                 try:
                     sock.bind(address)
                 except OSError as error:
-                    text = (
-                        f"error while attempting to bind on address {address!r}: "
-                        f"{str(error).lower()}"
-                    )
                     if error.errno == errno.EADDRNOTAVAIL and _SKIPS_UNAVAILABLE:
                         sockets.pop().close()
                         if self.get_debug():
-                            logger.warning(text)
+                            logger.warning(_bind_failure(error, address).strerror)
                         continue
-                    raise OSError(error.errno, text) from None
-            if not sockets:
+                    raise _bind_failure(error, address) from None
+            if not sockets and _SKIPS_UNAVAILABLE:
                 raise OSError(f"could not bind on any address out of {[i[4] for i in infos]!r}")
         except BaseException:
             for sock in sockets:
