@@ -11,6 +11,9 @@ import pytest
 
 pytestmark = pytest.mark.core
 
+# Since 3.13.3 asyncio's create_task() hands all keywords on.
+FIXED_KEYWORDS = sys.version_info < (3, 13, 3)
+
 var = contextvars.ContextVar("var", default="unset")
 
 
@@ -159,12 +162,41 @@ def test_closed_loop(loop):
     coro.close()
 
 
-def test_unknown_keyword(loop):
+@pytest.mark.parametrize("with_factory", [False, True])
+def test_wrong_arguments(loop, with_factory):
+    if with_factory:
+        loop.set_task_factory(lambda loop, coro, **kwargs: asyncio.Task(coro, loop=loop, **kwargs))
     coro = value_of(1)
-    with pytest.raises(TypeError):
-        loop.create_task(coro, nonsense=1)
-    with pytest.raises(TypeError):
-        loop.create_task(coro, "name by position")
+    unexpected = "unexpected keyword argument" if FIXED_KEYWORDS else "keyword argument"
+    for args, kwargs, text in [
+        ((), {}, r"create_task\(\) missing 1 required positional argument: 'coro'"),
+        ((), {"name": "a"}, r"create_task\(\) missing 1 required positional argument: 'coro'"),
+        ((coro,), {"nonsense": 1}, rf"'?nonsense'? is an invalid {unexpected}|{unexpected} 'nons"),
+        ((coro,), {"coro": coro}, r"create_task\(\) got multiple values for argument 'coro'"),
+        ((coro, "name"), {}, r"create_task\(\) takes 2 positional arguments but 3 were given"),
+        ((coro,), {"loop": loop}, r"keyword argument '?loop'?"),
+    ]:
+        with pytest.raises(TypeError, match=text):
+            loop.create_task(*args, **kwargs)
+    coro.close()
+
+
+@pytest.mark.skipif(not FIXED_KEYWORDS, reason="create_task() takes any keyword here")
+@pytest.mark.parametrize("with_factory", [False, True])
+@pytest.mark.parametrize("name", ["foo", "loop", "eager_start", "context"])
+def test_keywords_are_asyncios(loop, with_factory, name):
+    """`eager_start` is an argument of asyncio.Task() in 3.12, but none of create_task()."""
+    if name == "context" and sys.version_info >= (3, 11):
+        pytest.skip("create_task() takes it here")
+    if with_factory:
+        loop.set_task_factory(lambda loop, coro, **kwargs: asyncio.Task(coro, loop=loop, **kwargs))
+    coro = value_of(1)
+    text = rf"create_task\(\) got an unexpected keyword argument '{name}'"
+    for value in (None, True):
+        with pytest.raises(TypeError, match=text):
+            loop.create_task(coro, **{name: value})
+        with pytest.raises(TypeError, match=text):
+            loop.create_task(**{name: value})
     coro.close()
 
 

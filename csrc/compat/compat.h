@@ -74,6 +74,10 @@ PyObject_GetOptionalAttr(PyObject *obj, PyObject *name, PyObject **result)
 #define COMPAT_OWN_TASKS (PY_VERSION_HEX >= 0x030B0000)
 /* Whether a task may take its first step while it is made. */
 #define COMPAT_EAGER_TASKS (PY_VERSION_HEX >= 0x030C0000)
+/* Whether create_task() hands all keywords on, rather than naming those that it takes. */
+#define COMPAT_ANY_TASK_KEYWORD (PY_VERSION_HEX >= 0x030D0300)
+/* Whether `context` is among these. */
+#define COMPAT_TASK_CONTEXT (PY_VERSION_HEX >= 0x030B0000)
 /* Whether the last uncancel() withdraws a cancellation that was not delivered yet. */
 #define COMPAT_UNCANCEL_TAKES_BACK (PY_VERSION_HEX >= 0x030D0000)
 /* Whether the current tasks are in a dict, {loop: task}. */

@@ -98,6 +98,38 @@ task_without_keywords(LoopObject *loop, PyObject *task_class, PyObject *coro)
     return task;
 }
 
+/* One beside `coro`; 0, or -1 with the TypeError of asyncio's signature. */
+static int
+check_keyword(CoreState *state, PyObject *name)
+{
+    bool has_context = COMPAT_TASK_CONTEXT;
+    if (likely(
+            name == state->str_name
+            || (has_context && (name == state->str_context || name == state->context_alias)))) {
+        return 0;
+    }
+    if (PyUnicode_CompareWithASCIIString(name, "coro") == 0) {
+        PyErr_SetString(PyExc_TypeError, "create_task() got multiple values for argument 'coro'");
+        return -1;
+    }
+    if (COMPAT_ANY_TASK_KEYWORD || state_same_name(state, name, state->str_name)
+        || (has_context && state_same_name(state, name, state->str_context))) {
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError, "create_task() got an unexpected keyword argument %R", name);
+    return -1;
+}
+
+static int
+check_keywords(CoreState *state, PyObject *names)
+{
+    int status = 0;
+    for (Py_ssize_t i = 0; status == 0 && names != NULL && i < PyTuple_GET_SIZE(names); i++) {
+        status = check_keyword(state, PyTuple_GET_ITEM(names, i));
+    }
+    return status;
+}
+
 /* asyncio.create_task() and TaskGroup give name=None and context=None: what they are unasked. */
 static bool
 only_defaults(CoreState *state, PyObject *const *values, PyObject *names)
@@ -171,7 +203,7 @@ task_from_class(LoopObject *loop, PyObject *coro, PyObject *const *values, PyObj
     return task;
 }
 
-#if PY_VERSION_HEX >= 0x030D0300
+#if COMPAT_ANY_TASK_KEYWORD
 
 /* 3.13.3 and later hand every keyword to the factory. */
 static PyObject *
@@ -204,17 +236,7 @@ task_from_factory(LoopObject *loop, PyObject *factory, PyObject *coro, PyObject 
     PyObject *name = NULL, *context = NULL;
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *key = PyTuple_GET_ITEM(names, i);
-        if (state_same_name(state, key, state->str_name)) {
-            name = values[i];
-        }
-        else if (state_same_name(state, key, state->str_context)) {
-            context = values[i];
-        }
-        else {
-            PyErr_Format(PyExc_TypeError, "create_task() got an unexpected keyword argument %R",
-                         key);
-            return NULL;
-        }
+        *(state_same_name(state, key, state->str_name) ? &name : &context) = values[i];
     }
     PyObject *stack[] = {NULL, (PyObject *)loop, coro, context};
     PyObject *task = PyObject_Vectorcall(
@@ -238,11 +260,11 @@ task_from_factory(LoopObject *loop, PyObject *factory, PyObject *coro, PyObject 
 
 #endif
 
-/* create_task(coro=...): the same call with the coroutine in its place. */
+/* create_task(coro=...): the same call with the coroutine in its place. `names` may be NULL. */
 static COLD PyObject *
 create_task_named(PyObject *self, PyObject *const *args, PyObject *names)
 {
-    Py_ssize_t count = PyTuple_GET_SIZE(names), used = 1;
+    Py_ssize_t count = names == NULL ? 0 : PyTuple_GET_SIZE(names), used = 1;
     PyObject *stack[MAX_TASK_KEYWORDS + 2] = {NULL}, *result = NULL;
     PyObject *others = PyList_New(0);
     for (Py_ssize_t i = 0; others != NULL && i < count && i <= MAX_TASK_KEYWORDS; i++) {
@@ -250,7 +272,7 @@ create_task_named(PyObject *self, PyObject *const *args, PyObject *names)
         if (PyUnicode_CompareWithASCIIString(name, "coro") == 0) {
             stack[0] = args[i];
         }
-        else if (PyList_Append(others, name) < 0) {
+        else if (check_keyword(LOOP(self)->state, name) < 0 || PyList_Append(others, name) < 0) {
             goto done;
         }
         else {
@@ -286,12 +308,15 @@ tasks_py_create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, Py
     if (loop_check_closed(loop) < 0) {
         return NULL;
     }
-    if (nargs == 0 && names != NULL) {
+    if (nargs == 0) {
         return create_task_named(self, args, names);
     }
     if (nargs != 1) {
         PyErr_Format(PyExc_TypeError,
-                     "create_task() takes 1 positional argument but %zd were given", nargs);
+                     "create_task() takes 2 positional arguments but %zd were given", nargs + 1);
+        return NULL;
+    }
+    if (unlikely(check_keywords(loop->state, names) < 0)) {
         return NULL;
     }
     if (likely(loop->task_factory == NULL)) {
