@@ -34,7 +34,8 @@ _socket_class, _socket_connect = socket.socket, socket.socket.connect
 # Since 3.13 a host's address that this machine does not have is passed over, a server needs one
 # address at least, and errors of bind() are told with their numbers. Later releases of 3.12 do so
 # as well, and are known by the names that asyncio's own function uses.
-_names = vars(asyncio.BaseEventLoop)["create_server"].__code__.co_names
+_code = getattr(asyncio.BaseEventLoop.create_server, "__code__", None)
+_names = _code.co_names if _code is not None else ("strerror",)
 _SKIPS_UNAVAILABLE = sys.version_info >= (3, 13) or "EADDRNOTAVAIL" in _names
 _TELLS_NUMBERS = sys.version_info >= (3, 13) or "strerror" not in _names
 
