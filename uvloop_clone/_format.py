@@ -1,4 +1,4 @@
-"""Text of handles, called by the core when somebody looks at one."""
+"""Text of handles, called when somebody looks at one; and what the core looks for elsewhere."""
 
 from __future__ import annotations
 
