@@ -422,6 +422,8 @@ RUN_AGAIN = {
         b.send(b"x")
         loop.run_until_complete(asyncio.sleep(0.05))
         print(reader.calls, [ref() for ref in refs])
+        a.close()
+        b.close()
         """,
     "datagrams": """
         class Protocol(asyncio.DatagramProtocol):
