@@ -538,14 +538,6 @@ static PyType_Slot task_slots[] = {
     {0, NULL},
 };
 
-static bool
-task_can_ask(PyObject *method)
-{
-    int flags = ((PyMethodDescrObject *)method)->d_method->ml_flags;
-    return flags == METH_NOARGS || flags == METH_O || flags == TASK_TAKES_NAMES
-           || flags == TASK_TAKES_CLASS;
-}
-
 /* ---- asked through asyncio's class ---------------------------------------------------- */
 
 /* asyncio.Task.cancel(task), map(asyncio.Task.cancel, tasks): asyncio's functions know nothing of
@@ -612,12 +604,23 @@ task_serve_by_class(PyTypeObject *base)
         if (Py_IS_TYPE(found, &PyMethodDescr_Type) && PyDescr_TYPE(found) == base
             && method->d_method->ml_flags == methods[i].flags
             && method->d_method != &by_class_ours[i]) {
-            by_class_asyncios[i] = by_class_ours[i] = *method->d_method;
-            by_class_ours[i].ml_meth = (PyCFunction)methods[i].function;
+            PyMethodDef ours = by_class_asyncios[i] = *method->d_method;
+            ours.ml_meth = (PyCFunction)methods[i].function;
+            by_class_ours[i] = ours; /* as it is already if another interpreter was here */
             method->d_method = &by_class_ours[i];
         }
         Py_DECREF(found);
     }
+}
+
+/* ---- the type ------------------------------------------------------------------------- */
+
+static bool
+task_can_ask(PyObject *method)
+{
+    int flags = ((PyMethodDescrObject *)method)->d_method->ml_flags;
+    return flags == METH_NOARGS || flags == METH_O || flags == TASK_TAKES_NAMES
+           || flags == TASK_TAKES_CLASS;
 }
 
 /* What task.h calls without a lookup. False, without an exception: asyncio's classes are not as
