@@ -65,7 +65,7 @@ def test_a_descriptor_number_that_is_used_again(loop, run):
 # asyncio lets both transports read and write it
 @pytest.mark.only("uvloop_clone")
 @pytest.mark.parametrize("how", ["create_connection", "connect_accepted_socket"])
-@pytest.mark.parametrize("options", [{}, {"ssl": CONTEXT, "server_hostname": ""}])
+@pytest.mark.parametrize("options", [{}, {"ssl": CONTEXT, "server_hostname": "localhost"}])
 @pytest.mark.parametrize("make", [tcp_pair, socket.socketpair])
 def test_the_socket_of_a_transport(loop, run, make, how, options):
     """It is refused to a second one, and the first keeps it."""
