@@ -31,13 +31,10 @@ _AddressInfo = tuple[Any, Any, int, str, Any]
 _NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)
 # What a program replaces that wants its connections made in its own way.
 _socket_class, _socket_connect = socket.socket, socket.socket.connect
-# Since 3.13 a host's address that this machine does not have is passed over, a server needs one
-# address at least, and errors of bind() are told with their numbers. Later releases of 3.12 do so
-# as well, and are known by the names that asyncio's own function uses.
-_code = getattr(asyncio.BaseEventLoop.create_server, "__code__", None)
-_names = _code.co_names if _code is not None else ("strerror",)
-_SKIPS_UNAVAILABLE = sys.version_info >= (3, 13) or "EADDRNOTAVAIL" in _names
-_TELLS_NUMBERS = sys.version_info >= (3, 13) or "strerror" not in _names
+# A host's address that this machine does not have is passed over, and a server needs one at least.
+_SKIPS_UNAVAILABLE = sys.version_info >= (3, 12, 2)
+# Errors of bind() are told with their numbers.
+_TELLS_NUMBERS = sys.version_info >= (3, 12, 5)
 
 
 def check_timeouts(tls: object, handshake_timeout: object, shutdown_timeout: object) -> None:
