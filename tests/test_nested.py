@@ -426,13 +426,7 @@ RUN_AGAIN = {
         b.close()
         """,
     "datagrams": """
-        class Protocol(asyncio.DatagramProtocol):
-            def connection_made(self, transport):
-                self.transport = transport
-
-            def connection_lost(self, exc):
-                self.transport = None
-
+        class Protocol(KeepsTransport, asyncio.DatagramProtocol):
             def datagram_received(self, data, address):
                 if data == b"1":
                     loop.run_until_complete(asyncio.sleep(0.02))
@@ -459,14 +453,8 @@ RUN_AGAIN = {
         loop.run_until_complete(main())
         """,
     "pipe": """
-        class Protocol(asyncio.Protocol):
+        class Protocol(KeepsTransport, asyncio.Protocol):
             calls = 0
-
-            def connection_made(self, transport):
-                self.transport = transport
-
-            def connection_lost(self, exc):
-                self.transport = None
 
             def data_received(self, data):
                 self.calls += 1
@@ -503,6 +491,14 @@ def test_a_callback_that_runs_again_and_ends_its_watch(kind, what):
         import gc, os, socket, weakref
         loop = make_loop(KIND)
         loop.allow_nested()
+
+        class KeepsTransport:
+            def connection_made(self, transport):
+                self.transport = transport
+
+            def connection_lost(self, exc):
+                self.transport = None
+
         """
         + RUN_AGAIN[what]
         + """

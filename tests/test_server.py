@@ -51,6 +51,14 @@ async def connected(address):
     return sock
 
 
+async def is_served(loop, echo, address):
+    client = await connected(address)
+    await loop.sock_sendall(client, b"served")
+    assert await read_exactly(client, 6) == b"served"
+    client.close()
+    await until(lambda: echo.open == 0)
+
+
 def test_several_connections_at_once(loop, run, echo):
     async def talk(address, number):
         sock = await connected(address)
@@ -92,11 +100,7 @@ def test_connections_that_end_before_they_are_accepted(loop, run, echo):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             sock.close()
         await asyncio.sleep(0.02)
-        client = await connected(address)
-        await loop.sock_sendall(client, b"served")
-        assert await read_exactly(client, 6) == b"served"
-        client.close()
-        await until(lambda: echo.open == 0)
+        await is_served(loop, echo, address)
         await shut(server)
 
     run(main())
@@ -310,11 +314,7 @@ def test_an_error_of_accept_that_lasts(loop, run, errors, kind, echo):
                 assert loop.metrics().polls - begin < 100  # until() polls, too
             assert {exc.errno for exc in errors.exceptions} == {errno.EINVAL}
             sock.listen()
-            client = await connected(sock.getsockname())
-            await loop.sock_sendall(client, b"served")
-            assert await read_exactly(client, 6) == b"served"
-            client.close()
-            await until(lambda: echo.open == 0)
+            await is_served(loop, echo, sock.getsockname())
             await shut(server)
 
     run(main())
@@ -421,11 +421,7 @@ def test_a_listening_socket_that_its_owner_closed(loop, run, echo):
             server.close()
         later, address = await listen(echo)
         assert later.sockets[0].fileno() == number  # or this test shows nothing
-        client = await connected(address)
-        await loop.sock_sendall(client, b"served")
-        assert await read_exactly(client, 6) == b"served"
-        client.close()
-        await until(lambda: echo.open == 0)
+        await is_served(loop, echo, address)
         await shut(later)
 
     run(main())

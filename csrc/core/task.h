@@ -66,7 +66,8 @@ task_leave_current(LoopObject *loop)
 PyObject *task_py_step(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *task_py_wakeup(PyObject *self, PyObject *future);
 
-/* The three ways in which asyncio's methods take arguments; task_type_make() has seen to it. */
+/* How asyncio's methods take arguments where not by METH_NOARGS or METH_O; task_type_make() has
+ * seen to it that there is no other way. */
 #define TASK_TAKES_NAMES (METH_FASTCALL | METH_KEYWORDS)
 #define TASK_TAKES_CLASS (METH_METHOD | METH_FASTCALL | METH_KEYWORDS)
 

@@ -22,7 +22,6 @@ task_is_ours(PyObject *self)
     return task_has_part(self) && task_part(self)->loop != NULL;
 }
 
-
 /* Our class, of which the task's may be a subclass. */
 static PyTypeObject *
 task_class(PyObject *self)

@@ -236,7 +236,12 @@ task_from_factory(LoopObject *loop, PyObject *factory, PyObject *coro, PyObject 
     PyObject *name = NULL, *context = NULL;
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *key = PyTuple_GET_ITEM(names, i);
-        *(state_same_name(state, key, state->str_name) ? &name : &context) = values[i];
+        if (state_same_name(state, key, state->str_name)) {
+            name = values[i];
+        }
+        else { /* check_keywords() let no other pass */
+            context = values[i];
+        }
     }
     PyObject *stack[] = {NULL, (PyObject *)loop, coro, context};
     PyObject *task = PyObject_Vectorcall(
