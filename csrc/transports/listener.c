@@ -3,8 +3,8 @@
  * A listener is a uv_poll on the listening socket and an accept4() loop of our own: libuv's
  * answer to a full descriptor table is to accept and close, which loses the connection; ours
  * is asyncio's: report, leave it in the backlog, try again in a second. Other errors of accept()
- * are met in the same way, which keeps them from being met all the time. The protocol is made and
- * the transport started right in the poll callback, several connections per wake-up.
+ * that may last are met in the same way, or they would be met all the time. The protocol is made
+ * and the transport started right in the poll callback, several connections per wake-up.
  */
 
 #include "transports/server.h"
