@@ -98,8 +98,9 @@ void handle_free_list_clear(CoreState *state);
 /* ---- ready queue (ready.h) ------------------------------------------------------------ */
 
 typedef struct {
-    PyObject **items; /* handles, and tasks of ours; a ring, capacity is a power of two */
-    size_t capacity, head, count;
+    PyObject **items; /* handles, records of timers, tasks of ours; a ring */
+    size_t capacity;  /* a power of two */
+    size_t head, count;
 } ReadyQueue;
 
 /* ---- timers (timers.c) ---------------------------------------------------------------- */
@@ -107,15 +108,37 @@ typedef struct {
 typedef struct {
     double when;
     uint64_t sequence; /* equal deadlines fire in the order of scheduling */
-    HandleObject *handle;
+    PyObject *item;    /* a handle, or a record */
 } TimerEntry;
 
 typedef struct {
     TimerEntry *entries; /* binary heap */
     HandleObject *fresh; /* the last one set: does its caller keep it? borrowed */
+    size_t fresh_at;     /* where it was put */
     size_t count, capacity, cancelled;
     uint64_t sequence;
 } TimerHeap;
+
+/* A timer without a handle; record.h. */
+#define RECORD_ARGS 2
+
+typedef struct {
+    PyObject *callback; /* NULL: it is free */
+    PyObject *context;
+    PyObject *args[RECORD_ARGS]; /* NULL behind the last one */
+    union {
+        double when;
+        size_t next_free; /* as `free` below */
+    };
+} TimerRecord;
+
+typedef struct {
+    TimerRecord *all;
+    size_t used, capacity, live;
+    size_t free; /* the number of the first free one, plus 1; 0: there is none below `used` */
+    PyObject *context;   /* that the last one got, while one has it */
+    PyObject *variables; /* what is set in it; borrowed */
+} RecordPool;
 
 /* The kernel timer behind the heap; alarm.c. */
 typedef struct {
@@ -190,6 +213,7 @@ struct LoopObject {
     ReadyQueue ready;
     ReadyQueue arrived; /* callbacks of descriptors, while a poll lasts */
     TimerHeap timers;
+    RecordPool records;
 
     /* turn.c */
     uint64_t turn; /* counts them */

@@ -32,8 +32,6 @@ handle_allocate(PyTypeObject *type)
     return handle;
 }
 
-/* A copy of the current context that only a queued handle holds is unknown to the collector as
- * well: context_show() makes it known before anybody else, its own dealloc included, sees it. */
 static inline PyObject *
 context_copy_hidden(void)
 {
@@ -42,21 +40,6 @@ context_copy_hidden(void)
         PyObject_GC_UnTrack(context);
     }
     return context;
-}
-
-/* What a caller gave as a context may be anything; only ours are ever hidden. */
-static inline bool
-context_is_hidden(PyObject *context)
-{
-    return !PyObject_GC_IsTracked(context) && PyContext_CheckExact(context);
-}
-
-static inline void
-context_show(PyObject *context)
-{
-    if (context_is_hidden(context)) {
-        PyObject_GC_Track(context);
-    }
 }
 
 static inline void

@@ -184,8 +184,8 @@ static void
 loop_drop_queues(LoopObject *loop)
 {
     wakeup_drain(loop);
-    ready_drop(loop->state, &loop->arrived);
-    ready_drop(loop->state, &loop->ready);
+    ready_drop(loop, &loop->arrived);
+    ready_drop(loop, &loop->ready);
     timers_drop_all(loop);
 }
 
@@ -335,6 +335,9 @@ loop_traverse(PyObject *self, visitproc visit, void *arg)
     for (size_t i = 0; i < loop->ready.count; i++) {
         size_t at = (loop->ready.head + i) & (loop->ready.capacity - 1);
         PyObject *item = loop->ready.items[at];
+        if (record_check(item)) {
+            continue;
+        }
         int result = task_check(loop->state, item) ? visit(item, arg)
                                                    : handle_visit(HANDLE(item), visit, arg);
         if (result != 0) {
@@ -342,12 +345,17 @@ loop_traverse(PyObject *self, visitproc visit, void *arg)
         }
     }
     for (size_t i = 0; i < loop->timers.count; i++) {
-        int result = handle_visit(loop->timers.entries[i].handle, visit, arg);
+        PyObject *item = loop->timers.entries[i].item;
+        int result = record_check(item) ? 0 : handle_visit(HANDLE(item), visit, arg);
         if (result != 0) {
             return result;
         }
     }
-    int result = listeners_traverse(loop, visit, arg);
+    int result = records_traverse(loop, visit, arg);
+    if (result != 0) {
+        return result;
+    }
+    result = listeners_traverse(loop, visit, arg);
     return result != 0 ? result : watchers_traverse(loop, visit, arg);
 }
 

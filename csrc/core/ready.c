@@ -31,11 +31,15 @@ ready_reserve(ReadyQueue *queue, size_t more)
 }
 
 void
-ready_drop(CoreState *state, ReadyQueue *queue)
+ready_drop(LoopObject *loop, ReadyQueue *queue)
 {
     while (queue->count > 0) {
         PyObject *item = ready_pop(queue);
-        if (!task_check(state, item)) {
+        if (record_check(item)) {
+            record_drop(loop, item);
+            continue;
+        }
+        if (!task_check(loop->state, item)) {
             handle_finish(HANDLE(item));
         }
         Py_DECREF(item);

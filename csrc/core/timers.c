@@ -7,12 +7,14 @@
 #include "core/alarm.h"
 #include "core/core.h"
 #include "core/ready.h"
+#include "core/record.h"
 #include "core/task.h"
+#include "core/timersort.h"
 
 #include <math.h>
-#include <string.h>
 
 #define COMPACT_MIN_CANCELLED 100 /* asyncio's figures */
+#define MANY 1000 /* timers, that wait: from there on records spare cache misses */
 
 
 /* ---- the clock ------------------------------------------------------------------------ */
@@ -49,14 +51,8 @@ loop_clock(LoopObject *loop, double *now)
 
 /* ---- the heap ------------------------------------------------------------------------- */
 
-static inline bool
-entry_before(const TimerEntry *a, const TimerEntry *b)
-{
-    /* No short-circuit: which it is can seldom be foretold. */
-    return (a->when < b->when) | ((a->when == b->when) & (a->sequence < b->sequence));
-}
-
-static void
+/* Returns where it came to lie. */
+static size_t
 heap_sift_up(TimerHeap *heap, size_t at)
 {
     TimerEntry entry = heap->entries[at];
@@ -69,6 +65,7 @@ heap_sift_up(TimerHeap *heap, size_t at)
         at = parent;
     }
     heap->entries[at] = entry;
+    return at;
 }
 
 static void
@@ -93,44 +90,76 @@ heap_sift_down(TimerHeap *heap, size_t at)
     heap->entries[at] = entry;
 }
 
-static inline void
-heap_let_go(TimerHeap *heap, HandleObject *handle)
+/* Makes a heap of entries in any order. */
+static void
+heap_order(TimerHeap *heap)
 {
-    handle->flags &= ~HANDLE_SCHEDULED;
-    if (heap->fresh == handle) {
-        heap->fresh = NULL;
+    for (size_t i = heap->count / 2; i-- > 0;) {
+        heap_sift_down(heap, i);
     }
 }
 
 /* Most callers drop the handle of a timer, and then nobody can get hold of it again: it stays
- * unknown to the collector. That shows once the call that made it is over: when the next timer
- * is set, or the loop is about to wait. */
+ * unknown to the collector, and where many timers wait, a record is enough. That shows once the
+ * call that made it is over: when the next timer is set, or the loop is about to wait. */
 static inline void
-heap_look_at_fresh(TimerHeap *heap)
+timers_settle_fresh(LoopObject *loop)
 {
+    TimerHeap *heap = &loop->timers;
     HandleObject *handle = heap->fresh;
     heap->fresh = NULL;
-    if (handle != NULL && Py_REFCNT(handle) > 1) {
+    if (handle == NULL) {
+        return;
+    }
+    if (Py_REFCNT(handle) > 1) {
         handle_track(handle);
+    }
+    else if (heap->count > MANY && heap->fresh_at < heap->count
+             && heap->entries[heap->fresh_at].item == (PyObject *)handle) {
+        PyObject *record = record_make(loop, handle);
+        if (record != NULL) {
+            heap->entries[heap->fresh_at].item = record;
+        }
     }
 }
 
-/* Gives the reference of the first entry to the caller. */
-static HandleObject *
+static inline bool
+item_is_cancelled(PyObject *item)
+{
+    return !record_check(item) && (HANDLE(item)->flags & HANDLE_CANCELLED);
+}
+
+/* What stands for a timer leaves the heap. True: it was cancelled, and has only to be freed. */
+static inline bool
+heap_let_go(TimerHeap *heap, PyObject *item)
+{
+    if (record_check(item)) {
+        return false;
+    }
+    HandleObject *handle = HANDLE(item);
+    handle->flags &= ~HANDLE_SCHEDULED;
+    if (heap->fresh == handle) {
+        heap->fresh = NULL;
+    }
+    if (likely(!(handle->flags & HANDLE_CANCELLED))) {
+        return false;
+    }
+    heap->cancelled--;
+    handle_finish(handle);
+    return true;
+}
+
+/* The first entry, which the caller owns from here on. */
+static PyObject *
 heap_pop(TimerHeap *heap)
 {
-    HandleObject *handle = heap->entries[0].handle;
+    PyObject *item = heap->entries[0].item;
     heap->count--;
     if (heap->count > 0) {
         heap->entries[0] = heap->entries[heap->count];
         heap_sift_down(heap, 0);
     }
-    heap_let_go(heap, handle);
-    if (handle->flags & HANDLE_CANCELLED) {
-        heap->cancelled--;
-        handle_finish(handle);
-    }
-    return handle;
+    return item;
 }
 
 static COLD int
@@ -151,17 +180,16 @@ int
 timers_push(LoopObject *loop, HandleObject *handle)
 {
     TimerHeap *heap = &loop->timers;
+    timers_settle_fresh(loop);
     if (unlikely(heap->count == heap->capacity) && heap_grow(heap) < 0) {
         return -1;
     }
     /* A NaN compares with nothing; as asyncio would, run it at once. */
     double key = isnan(handle->when) ? -INFINITY : handle->when;
-    heap->entries[heap->count] = (TimerEntry){key, heap->sequence++, handle};
-    heap_sift_up(heap, heap->count++);
-    handle->flags |= HANDLE_SCHEDULED;
-    Py_INCREF(handle);
-    heap_look_at_fresh(heap);
+    heap->entries[heap->count] = (TimerEntry){key, heap->sequence++, Py_NewRef(handle)};
+    heap->fresh_at = heap_sift_up(heap, heap->count++);
     heap->fresh = handle;
+    handle->flags |= HANDLE_SCHEDULED;
     return 0;
 }
 
@@ -188,167 +216,99 @@ timers_compact(LoopObject *loop)
     HandleObject *cancelled = NULL;
     size_t kept = 0;
     for (size_t i = 0; i < heap->count; i++) {
-        HandleObject *handle = heap->entries[i].handle;
-        if (handle->flags & HANDLE_CANCELLED) {
-            heap_let_go(heap, handle);
-            handle_finish(handle);
-            handle->next = cancelled;
-            cancelled = handle;
+        PyObject *item = heap->entries[i].item;
+        if (item_is_cancelled(item)) {
+            heap_let_go(heap, item);
+            HANDLE(item)->next = cancelled;
+            cancelled = HANDLE(item);
         }
         else {
             heap->entries[kept++] = heap->entries[i];
         }
     }
     heap->count = kept;
-    heap->cancelled = 0;
-    for (size_t i = kept / 2; i-- > 0;) {
-        heap_sift_down(heap, i);
-    }
+    heap_order(heap);
     handles_free(cancelled);
 }
 
 static void
 heap_drop_cancelled_top(TimerHeap *heap)
 {
-    while (heap->count > 0 && (heap->entries[0].handle->flags & HANDLE_CANCELLED)) {
-        HandleObject *handle = heap_pop(heap);
-        Py_DECREF(handle);
+    while (heap->count > 0 && item_is_cancelled(heap->entries[0].item)) {
+        PyObject *item = heap_pop(heap);
+        heap_let_go(heap, item);
+        Py_DECREF(item);
     }
 }
 
 /* ---- what is due ---------------------------------------------------------------------- */
 
 /* Popping an entry walks down the whole heap, and in a large one each step misses the caches. So
- * the first few are popped; where more are due, they are cut out together and sorted. */
+ * a few are popped, a small part of the heap; where more are due, they are cut out together and
+ * sorted. */
 #define FEW_DUE 64
-#define SORTED_BY_INSERTION 12
+#define FEW_OF_ALL 32
 #define FETCHED_AHEAD 8
 
-/* Sorts by deadline and sequence. `spare` has room for half of the entries. */
-static void
-entries_sort(TimerEntry *entries, size_t count, TimerEntry *spare)
+/* Parts the entries that are due from those that are not, which remain the heap. Returns how many
+ * are due; they lie behind the heap, in no order. */
+static size_t
+heap_cut_out_due(TimerHeap *heap, double now)
 {
-    if (count <= SORTED_BY_INSERTION) {
-        for (size_t i = 1; i < count; i++) {
-            TimerEntry entry = entries[i];
-            size_t at = i;
-            for (; at > 0 && entry_before(&entry, &entries[at - 1]); at--) {
-                entries[at] = entries[at - 1];
-            }
-            entries[at] = entry;
+    size_t kept = 0, due_from = heap->count;
+    while (kept < due_from) {
+        TimerEntry entry = heap->entries[kept];
+        if (entry.when <= now) {
+            heap->entries[kept] = heap->entries[--due_from];
+            heap->entries[due_from] = entry;
         }
-        return;
-    }
-    size_t half = count / 2;
-    entries_sort(entries, half, spare);
-    entries_sort(entries + half, count - half, spare);
-    memcpy(spare, entries, half * sizeof(TimerEntry));
-    const TimerEntry *left = spare, *left_end = spare + half;
-    const TimerEntry *right = entries + half, *right_end = entries + count;
-    while (left < left_end && right < right_end) {
-        bool from_right = entry_before(right, left);
-        *entries++ = from_right ? *right : *left;
-        right += from_right;
-        left += !from_right;
-    }
-    memcpy(entries, left, (size_t)(left_end - left) * sizeof(TimerEntry));
-}
-
-/* Where the due entries are, in ascending order; the first entry has to be one. They are the top
- * of the heap: what lies below one that is not due is not due either. NULL: no memory. */
-static size_t *
-heap_find_due(const TimerHeap *heap, double now, size_t *count)
-{
-    size_t capacity = FEW_DUE, found = 1;
-    size_t *due = PyMem_Malloc(capacity * sizeof(*due));
-    if (due == NULL) {
-        return NULL;
-    }
-    due[0] = 0;
-    for (size_t i = 0; i < found; i++) {
-        if (found + 2 > capacity) {
-            size_t *larger = PyMem_Realloc(due, 2 * capacity * sizeof(*due));
-            if (larger == NULL) {
-                PyMem_Free(due);
-                return NULL;
-            }
-            due = larger;
-            capacity *= 2;
-        }
-        size_t child = 2 * due[i] + 1;
-        for (size_t end = child + 2; child < end && child < heap->count; child++) {
-            if (heap->entries[child].when <= now) {
-                due[found++] = child;
-            }
+        else {
+            kept++;
         }
     }
-    *count = found;
+    size_t due = heap->count - kept;
+    heap->count = kept;
+    heap_order(heap);
     return due;
-}
-
-/* Takes these entries out. The gaps are filled from the end of the heap, the last gap first, so
- * that below each there is a heap already. */
-static void
-heap_cut_out(TimerHeap *heap, const size_t *places, size_t count, TimerEntry *taken)
-{
-    for (size_t i = 0; i < count; i++) {
-        taken[i] = heap->entries[places[i]];
-    }
-    while (count-- > 0) {
-        size_t place = places[count];
-        heap->entries[place] = heap->entries[--heap->count];
-        if (place < heap->count) {
-            heap_sift_down(heap, place);
-        }
-    }
 }
 
 /* Moves sorted entries, no longer in the heap, to the queue, which has room for them. */
 static void
 entries_make_ready(LoopObject *loop, const TimerEntry *entries, size_t count)
 {
-    TimerHeap *heap = &loop->timers;
     HandleObject *cancelled = NULL;
     for (size_t i = 0; i < count; i++) {
-        HandleObject *handle = entries[i].handle;
-        if (i + FETCHED_AHEAD < count) {
-            __builtin_prefetch(&entries[i + FETCHED_AHEAD].handle->flags);
+        PyObject *item = entries[i].item;
+        if (i + FETCHED_AHEAD < count && !record_check(entries[i + FETCHED_AHEAD].item)) {
+            __builtin_prefetch(&HANDLE(entries[i + FETCHED_AHEAD].item)->flags);
         }
-        heap_let_go(heap, handle);
-        if (likely(!(handle->flags & HANDLE_CANCELLED))) {
-            ready_push(&loop->ready, (PyObject *)handle);
+        if (likely(!heap_let_go(&loop->timers, item))) {
+            ready_push(&loop->ready, item);
             continue;
         }
-        heap->cancelled--;
-        handle_finish(handle);
-        handle->next = cancelled;
-        cancelled = handle;
+        HANDLE(item)->next = cancelled;
+        cancelled = HANDLE(item);
     }
     handles_free(cancelled);
 }
 
-/* Moves everything that is due at once; the first entry has to be. False: no memory for that. */
+/* Moves everything that is due at once. False: no memory for that. */
 static bool
 timers_collect_many(LoopObject *loop, double now)
 {
-    size_t count;
-    size_t *places = heap_find_due(&loop->timers, now, &count);
-    if (places == NULL) {
+    TimerHeap *heap = &loop->timers;
+    TimerEntry *spare = PyMem_Malloc(heap->count * sizeof(TimerEntry));
+    if (spare == NULL || ready_reserve(&loop->ready, heap->count) < 0) {
+        PyErr_Clear();
+        PyMem_Free(spare);
         return false;
     }
-    TimerEntry *taken = PyMem_Malloc((count + count / 2) * sizeof(TimerEntry));
-    bool enough = taken != NULL && ready_reserve(&loop->ready, count) == 0;
-    if (enough) {
-        heap_cut_out(&loop->timers, places, count, taken);
-        entries_sort(taken, count, taken + count);
-        entries_make_ready(loop, taken, count);
-    }
-    else {
-        PyErr_Clear();
-    }
-    PyMem_Free(taken);
-    PyMem_Free(places);
-    return enough;
+    size_t due = heap_cut_out_due(heap, now);
+    TimerEntry *first = heap->entries + heap->count;
+    entries_sort(first, due, spare);
+    PyMem_Free(spare);
+    entries_make_ready(loop, first, due);
+    return true;
 }
 
 int
@@ -365,18 +325,21 @@ timers_collect(LoopObject *loop)
     if (loop_clock(loop, &now) < 0) {
         return -1;
     }
-    for (int popped = 0; heap->count > 0 && heap->entries[0].when <= now; popped++) {
-        if (unlikely(popped == FEW_DUE) && timers_collect_many(loop, now)) {
+    for (size_t popped = 0; heap->count > 0 && heap->entries[0].when <= now; popped++) {
+        if (unlikely(popped >= FEW_DUE && popped >= heap->count / FEW_OF_ALL)
+            && timers_collect_many(loop, now)) {
             break;
         }
-        HandleObject *handle = heap_pop(heap);
-        if (handle->flags & HANDLE_CANCELLED) {
-            task_leave_current(loop); /* what dies with it may look */
-            Py_DECREF(handle);
-        }
-        else if (ready_push(&loop->ready, (PyObject *)handle) < 0) {
-            Py_DECREF(handle);
+        if (ready_reserve(&loop->ready, 1) < 0) {
             return -1;
+        }
+        PyObject *item = heap_pop(heap);
+        if (likely(!heap_let_go(heap, item))) {
+            ready_push(&loop->ready, item);
+        }
+        else {
+            task_leave_current(loop); /* what dies with it may look */
+            Py_DECREF(item);
         }
     }
     return 0;
@@ -387,15 +350,19 @@ timers_drop_all(LoopObject *loop)
 {
     TimerHeap *heap = &loop->timers;
     while (heap->count > 0) {
-        HandleObject *handle = heap->entries[--heap->count].handle;
-        heap_let_go(heap, handle);
-        handle_finish(handle);
-        Py_DECREF(handle);
+        PyObject *item = heap->entries[--heap->count].item;
+        if (record_check(item)) {
+            record_drop(loop, item);
+            continue;
+        }
+        heap_let_go(heap, item);
+        handle_finish(HANDLE(item));
+        Py_DECREF(item);
     }
-    heap->cancelled = 0;
     PyMem_Free(heap->entries);
     heap->entries = NULL;
     heap->capacity = 0;
+    records_trim(loop);
 }
 
 /* ---- before a wait --------------------------------------------------------------------- */
@@ -440,8 +407,9 @@ int
 timers_arm(LoopObject *loop)
 {
     TimerHeap *heap = &loop->timers;
-    heap_look_at_fresh(heap);
+    timers_settle_fresh(loop);
     heap_drop_cancelled_top(heap);
+    records_trim(loop);
     if (heap->count == 0) {
         alarm_settle(loop);
         return 0;

@@ -257,7 +257,15 @@ turn_run_ready(LoopObject *loop, size_t left)
     int status = 0;
     for (; left > 0 && ready->count > 0 && status == 0; left--) {
         PyObject *item = ready_pop(ready);
-        ready_prefetch(ready);
+        ready_prefetch(loop);
+        if (unlikely(record_check(item))) {
+            HandleObject *handle = record_revive(loop, item);
+            if (handle == NULL) {
+                ready_push_front(ready, item); /* there is room */
+                return -1;
+            }
+            item = (PyObject *)handle;
+        }
         if (task_check(loop->state, item)) {
             loop->counters.callbacks++;
             status = task_run(loop, item);
