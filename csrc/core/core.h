@@ -18,12 +18,13 @@ typedef struct HandleObject HandleObject;
 
 enum {
     HANDLE_CANCELLED = 1 << 0,
-    HANDLE_RUNNING = 1 << 1,    /* its callback is on the C stack: args must outlive it */
-    HANDLE_SCHEDULED = 1 << 2,  /* a timer that is in the heap */
-    HANDLE_KEEP = 1 << 3,       /* runs many times (fd watchers, signals) */
-    HANDLE_DIRECT = 1 << 4,     /* native: called from the uv callback, not queued */
-    HANDLE_THREADSAFE = 1 << 5, /* other threads wait while it runs: wakeup.c */
-    HANDLE_WHEN_INT = 1 << 6,   /* call_at() was given an int, and when() gives one */
+    HANDLE_RUNNING = 1 << 1,        /* its callback is on the C stack: args must outlive it */
+    HANDLE_SCHEDULED = 1 << 2,      /* a timer that is in the heap */
+    HANDLE_KEEP = 1 << 3,           /* runs many times (fd watchers, signals) */
+    HANDLE_DIRECT = 1 << 4,         /* native: called from the uv callback, not queued */
+    HANDLE_THREADSAFE = 1 << 5,     /* other threads wait while it runs: wakeup.c */
+    HANDLE_WHEN_INT = 1 << 6,       /* call_at() was given an int, and when() gives one */
+    HANDLE_SHARES_CONTEXT = 1 << 7, /* is not entered: context.h */
 };
 
 /* A C callback that takes its turn in the ready queue like any Python one. A NULL
@@ -119,6 +120,13 @@ typedef struct {
     uint64_t sequence;
 } TimerHeap;
 
+/* What queued callbacks share; context.h. */
+typedef struct {
+    PyObject *shared, *spare;
+    const void *variables; /* of both */
+    const void *of_run;    /* of the context that the run was entered in */
+} SharedContext;
+
 /* A timer without a handle; record.h. */
 #define RECORD_ARGS 2
 
@@ -136,8 +144,6 @@ typedef struct {
     TimerRecord *all;
     size_t used, capacity, live;
     size_t free; /* the number of the first free one, plus 1; 0: there is none below `used` */
-    PyObject *context;   /* that the last one got, while one has it */
-    PyObject *variables; /* what is set in it; borrowed */
 } RecordPool;
 
 /* The kernel timer behind the heap; alarm.c. */
@@ -214,6 +220,7 @@ struct LoopObject {
     ReadyQueue arrived; /* callbacks of descriptors, while a poll lasts */
     TimerHeap timers;
     RecordPool records;
+    SharedContext context;
 
     /* turn.c */
     uint64_t turn; /* counts them */

@@ -8,6 +8,7 @@
  * thousands of timers. A timer whose caller keeps the handle is tracked (timers.c, `fresh`).
  */
 
+#include "core/context.h"
 #include "core/handle.h"
 #include "core/wakeup.h"
 
@@ -32,23 +33,16 @@ handle_allocate(PyTypeObject *type)
     return handle;
 }
 
+/* The context in which a callback is to run that none was given to. */
 static inline PyObject *
-context_copy_hidden(void)
+handle_find_context(LoopObject *loop, HandleObject *handle)
 {
-    PyObject *context = PyContext_CopyCurrent();
-    if (likely(context != NULL)) {
-        PyObject_GC_UnTrack(context);
+    if (unlikely(loop->thread_id == 0)) {
+        return PyContext_CopyCurrent(); /* the loop may never run, and must hold nothing for long
+                                         */
     }
-    return context;
-}
-
-static inline void
-handle_drop_context(HandleObject *handle)
-{
-    if (handle->context != NULL) {
-        context_show(handle->context);
-        Py_CLEAR(handle->context);
-    }
+    handle->flags |= HANDLE_SHARES_CONTEXT;
+    return contexts_share(loop);
 }
 
 HandleObject *
@@ -83,7 +77,7 @@ handle_new(LoopObject *loop, PyTypeObject *type, PyObject *callback, PyObject *c
     }
     handle->nargs = (uint32_t)nargs;
     handle->callback = Py_NewRef(callback);
-    handle->context = context != NULL ? Py_NewRef(context) : context_copy_hidden();
+    handle->context = context != NULL ? Py_NewRef(context) : handle_find_context(loop, handle);
     if (unlikely(handle->context == NULL)) {
         Py_DECREF(handle);
         return NULL;
@@ -104,21 +98,40 @@ handle_track(HandleObject *handle)
 {
     if (!PyObject_GC_IsTracked((PyObject *)handle)) {
         PyObject_GC_Track(handle);
-        context_show(handle->context);
     }
 }
 
-PyObject *
-handle_share_context(HandleObject *handle)
+/* Somebody may look at it, or it has to stay as the callback leaves it. Takes over `context`. */
+static void
+handle_own_context(HandleObject *handle, PyObject *context)
 {
-    context_show(handle->context);
+    handle->flags &= ~HANDLE_SHARES_CONTEXT;
+    Py_SETREF(handle->context, context);
+}
+
+PyObject *
+handle_claim_context(HandleObject *handle)
+{
+    if (handle->flags & HANDLE_SHARES_CONTEXT) {
+        PyObject *copy = PyContext_Copy(handle->context);
+        if (copy == NULL) {
+            return NULL;
+        }
+        handle_own_context(handle, copy);
+    }
     return Py_NewRef(handle->context);
 }
 
 HandleObject *
 handle_new_kept(LoopObject *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs)
 {
-    HandleObject *handle = handle_new(loop, loop->state->HandleType, callback, args, nargs, NULL);
+    PyObject *context = PyContext_CopyCurrent();
+    if (context == NULL) {
+        return NULL;
+    }
+    HandleObject *handle =
+        handle_new(loop, loop->state->HandleType, callback, args, nargs, context);
+    Py_DECREF(context);
     if (handle != NULL) {
         handle->flags |= HANDLE_KEEP;
         handle_track(handle);
@@ -229,62 +242,6 @@ handle_report_failure(LoopObject *loop, HandleObject *handle)
                             handle->source_traceback);
 }
 
-/* A nested run meets a context that an outer frame has entered: run in a copy of it. */
-static COLD PyObject *
-context_enter_copy(LoopObject *loop, PyObject *context)
-{
-    if (loop->run_depth < 2 || !PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-        return NULL;
-    }
-    PyErr_Clear();
-    PyObject *copy = PyContext_Copy(context);
-    if (copy != NULL && PyContext_Enter(copy) < 0) {
-        Py_CLEAR(copy);
-    }
-    return copy;
-}
-
-PyObject *
-context_enter(LoopObject *loop, PyObject *context)
-{
-    if (unlikely(PyContext_Enter(context) < 0)) {
-        return context_enter_copy(loop, context);
-    }
-    return Py_NewRef(context);
-}
-
-int
-context_exit(PyObject *entered)
-{
-    /* Fails only if the callback left another context entered: that is its error. */
-    int status = PyContext_Exit(entered);
-    Py_DECREF(entered);
-    return status;
-}
-
-PyObject *
-context_leave(PyObject *entered, PyObject *result)
-{
-    if (unlikely(context_exit(entered) < 0)) {
-        Py_CLEAR(result);
-    }
-    return result;
-}
-
-PyObject *
-context_call_method(PyObject *context, PyObject *object, PyObject *name)
-{
-    bool entered = PyContext_Enter(context) == 0;
-    if (!entered) {
-        PyErr_Clear();
-    }
-    PyObject *result = PyObject_CallMethodNoArgs(object, name);
-    if (entered && PyContext_Exit(context) < 0) {
-        Py_CLEAR(result);
-    }
-    return result;
-}
-
 static inline PyObject *
 handle_call(LoopObject *loop, HandleObject *handle)
 {
@@ -325,11 +282,47 @@ handle_call_timed(LoopObject *loop, HandleObject *handle)
     return result;
 }
 
+/* The context that it runs in, which handle_leave_context() takes back; NULL with an exception.
+ */
+static inline PyObject *
+handle_enter_context(LoopObject *loop, HandleObject *handle)
+{
+    if (!(handle->flags & HANDLE_SHARES_CONTEXT)) {
+        return context_enter(loop, handle->context);
+    }
+    PyObject *own = contexts_take(loop, handle->context);
+    if (unlikely(own == NULL || PyContext_Enter(own) < 0)) {
+        Py_XDECREF(own);
+        return NULL;
+    }
+    if (unlikely(Py_REFCNT(handle) > 1)) {
+        handle_own_context(handle, Py_NewRef(own));
+    }
+    return own;
+}
+
+static inline PyObject *
+handle_leave_context(LoopObject *loop, HandleObject *handle, PyObject *entered, PyObject *result)
+{
+    if (!(handle->flags & HANDLE_SHARES_CONTEXT)) {
+        return context_leave(entered, result);
+    }
+    if (unlikely(PyContext_Exit(entered) < 0)) {
+        Py_CLEAR(result);
+    }
+    if (unlikely(result == NULL)) {
+        handle_own_context(handle, entered); /* the failure is reported with it */
+    }
+    else {
+        contexts_give_back(loop, handle->context, entered);
+    }
+    return result;
+}
+
 int
 handle_run(LoopObject *loop, HandleObject *handle)
 {
-    context_show(handle->context);
-    PyObject *entered = context_enter(loop, handle->context);
+    PyObject *entered = handle_enter_context(loop, handle);
     if (unlikely(entered == NULL)) {
         int failed = handle_report_failure(loop, handle);
         if (!(handle->flags & HANDLE_KEEP)) {
@@ -344,7 +337,7 @@ handle_run(LoopObject *loop, HandleObject *handle)
     if (unlikely(loop->run_waiters > 0)) {
         wakeup_run_is_over(loop);
     }
-    result = context_leave(entered, result);
+    result = handle_leave_context(loop, handle, entered, result);
     int status = 0;
     if (likely(result != NULL)) {
         Py_DECREF(result);
@@ -367,15 +360,7 @@ handle_traverse(PyObject *self, visitproc visit, void *arg)
     HandleObject *handle = HANDLE(self);
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(handle->callback);
-    if (handle->context != NULL && context_is_hidden(handle->context)) {
-        int result = Py_TYPE(handle->context)->tp_traverse(handle->context, visit, arg);
-        if (result != 0) {
-            return result;
-        }
-    }
-    else {
-        Py_VISIT(handle->context);
-    }
+    Py_VISIT(handle->context);
     Py_VISIT(handle->source_traceback);
     for (uint32_t i = 1; i <= handle->nargs; i++) {
         Py_VISIT(handle->args[i]);
@@ -398,7 +383,7 @@ handle_clear(PyObject *self)
 {
     HandleObject *handle = HANDLE(self);
     handle_drop_call(handle);
-    handle_drop_context(handle);
+    Py_CLEAR(handle->context);
     Py_CLEAR(handle->source_traceback);
     return 0;
 }
@@ -418,7 +403,7 @@ handle_free(HandleObject *handle, PyTypeObject *type, CoreState *state)
     if (likely(handle->args != NULL)) {
         handle_drop_call(handle);
     }
-    handle_drop_context(handle);
+    Py_CLEAR(handle->context);
     Py_CLEAR(handle->source_traceback);
     Py_CLEAR(handle->kept_repr);
     int list = likely(state != NULL) ? free_list_index(state, type) : 0;

@@ -10,7 +10,7 @@
 static PyObject *
 handle_py_get_context(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return handle_share_context(HANDLE(self));
+    return handle_claim_context(HANDLE(self));
 }
 
 /* As call_at() was given it. */

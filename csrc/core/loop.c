@@ -3,6 +3,7 @@
  * runs is in run.c. */
 
 #include "core/alarm.h"
+#include "core/context.h"
 #include "core/core.h"
 #include "core/lookout.h"
 #include "core/loop.h"
@@ -187,6 +188,7 @@ loop_drop_queues(LoopObject *loop)
     ready_drop(loop, &loop->arrived);
     ready_drop(loop, &loop->ready);
     timers_drop_all(loop);
+    contexts_clear(loop);
 }
 
 typedef struct {
@@ -332,6 +334,8 @@ loop_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(loop->poll_hook);
     Py_VISIT(loop->parked);
     Py_VISIT(loop->guests);
+    Py_VISIT(loop->context.shared);
+    Py_VISIT(loop->context.spare);
     for (size_t i = 0; i < loop->ready.count; i++) {
         size_t at = (loop->ready.head + i) & (loop->ready.capacity - 1);
         PyObject *item = loop->ready.items[at];

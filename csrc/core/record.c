@@ -1,62 +1,11 @@
 /* Records of timers (record.h): made of a handle that nobody kept, and made a handle again. They
  * lie in one array, which grows and is given back when none is left.
- *
- * Two callbacks must not see what the other sets in a context, so each of them has a copy, even
- * of a context that nothing has changed since the last copy was made. While they wait, the
- * records share one of these copies, and each gets its own when it is about to run.
  */
 
-#include "core/handle.h"
 #include "core/record.h"
 
 #define FEWEST_RECORDS 1024 /* that the array has room for */
 
-
-/* ---- contexts that are the same --------------------------------------------------------- */
-
-static int
-note_the_only_one(PyObject *object, void *arg)
-{
-    PyObject **noted = arg;
-    if (*noted != NULL) {
-        return -1;
-    }
-    *noted = object;
-    return 0;
-}
-
-/* Of a context that was not entered since it was made: its variables, an immutable map that it
- * shares with the context it was copied from, are all that the collector finds in it. Borrowed;
- * NULL: this Python's contexts refer to more. */
-static PyObject *
-context_variables(PyObject *context)
-{
-    PyObject *variables = NULL;
-    int seen_more = Py_TYPE(context)->tp_traverse(context, note_the_only_one, &variables);
-    return seen_more ? NULL : variables;
-}
-
-/* A new reference to a context with the variables of `context`. */
-static PyObject *
-records_share_context(RecordPool *pool, PyObject *context)
-{
-    PyObject *variables = context_variables(context);
-    if (pool->context == NULL || variables == NULL || variables != pool->variables) {
-        context_show(context); /* no longer one handle's alone */
-        Py_XSETREF(pool->context, Py_NewRef(context));
-        pool->variables = variables;
-    }
-    return Py_NewRef(pool->context);
-}
-
-static void
-records_release_context(RecordPool *pool, PyObject *context)
-{
-    if (context == pool->context && Py_REFCNT(context) == 2) {
-        Py_CLEAR(pool->context); /* no other record has it */
-    }
-    Py_DECREF(context);
-}
 
 /* ---- the array -------------------------------------------------------------------------- */
 
@@ -104,8 +53,7 @@ void
 records_trim(LoopObject *loop)
 {
     RecordPool *pool = &loop->records;
-    if (pool->live == 0 && pool->all != NULL) {
-        Py_CLEAR(pool->context);
+    if (pool->live == 0) {
         PyMem_Free(pool->all);
         *pool = (RecordPool){0};
     }
@@ -115,7 +63,6 @@ int
 records_traverse(LoopObject *loop, visitproc visit, void *arg)
 {
     RecordPool *pool = &loop->records;
-    Py_VISIT(pool->context);
     for (size_t i = 0; i < pool->used; i++) {
         TimerRecord *record = &pool->all[i];
         if (record->callback == NULL) {
@@ -135,8 +82,8 @@ records_traverse(LoopObject *loop, visitproc visit, void *arg)
 static inline bool
 record_can_hold(HandleObject *handle)
 {
-    return handle->flags == HANDLE_SCHEDULED && handle->nargs <= RECORD_ARGS
-           && handle->native == NULL && context_is_hidden(handle->context)
+    return handle->flags == (HANDLE_SCHEDULED | HANDLE_SHARES_CONTEXT)
+           && handle->nargs <= RECORD_ARGS && handle->native == NULL
            && handle->source_traceback == NULL && handle->weakrefs == NULL;
 }
 
@@ -154,9 +101,9 @@ record_make(LoopObject *loop, HandleObject *handle)
     for (uint32_t i = 0; i < RECORD_ARGS; i++) {
         record->args[i] = i < handle->nargs ? handle->args[i + 1] : NULL;
     }
-    record->context = records_share_context(pool, handle->context);
+    record->context = handle->context;
     record->when = handle->when;
-    handle->callback = NULL; /* what the record owns now */
+    handle->callback = handle->context = NULL; /* what the record owns now */
     handle->nargs = 0;
     Py_DECREF(handle);
     return (PyObject *)(number << 1 | 1);
@@ -166,22 +113,18 @@ HandleObject *
 record_revive(LoopObject *loop, PyObject *item)
 {
     TimerRecord *record = record_of(loop, item);
-    PyObject *context = PyContext_Copy(record->context);
-    if (context == NULL) {
-        return NULL;
-    }
     int nargs = 0;
     while (nargs < RECORD_ARGS && record->args[nargs] != NULL) {
         nargs++;
     }
     HandleObject *handle = handle_new(loop, loop->state->TimerHandleType, record->callback,
-                                      record->args, nargs, context);
-    Py_DECREF(context);
+                                      record->args, nargs, record->context);
     if (handle == NULL) {
         return NULL;
     }
     Py_CLEAR(handle->source_traceback); /* debug mode was off when it was set */
     handle->when = record->when;
+    handle->flags |= HANDLE_SHARES_CONTEXT;
     record_drop(loop, item);
     return handle;
 }
@@ -191,7 +134,7 @@ record_drop(LoopObject *loop, PyObject *item)
 {
     TimerRecord record = *record_of(loop, item);
     records_give_back(&loop->records, record_of(loop, item));
-    records_release_context(&loop->records, record.context);
+    Py_DECREF(record.context);
     for (int i = 0; i < RECORD_ARGS; i++) {
         Py_XDECREF(record.args[i]);
     }

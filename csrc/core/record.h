@@ -1,7 +1,6 @@
 /* Records: what is left of a timer whose caller did not keep the handle, while very many wait. A
- * handle and its copy of a context are 250 bytes in six cache lines; a record is 40, and shares
- * its context with the others that were set with the same variables. A handle is made of it again
- * when it is about to run.
+ * handle is 176 bytes in three cache lines; a record is 40. A handle is made of it again when it
+ * is about to run.
  *
  * A record's number stands in the heap and in the ready queue in the place of a handle's address,
  * told from one by being odd.

@@ -3,6 +3,7 @@
  * a turn does is in turn.c.
  */
 
+#include "core/context.h"
 #include "core/run.h"
 #include "core/alarm.h"
 #include "core/loop.h"
@@ -80,6 +81,7 @@ typedef struct {
     PyObject *outer_hooks; /* sys.get_asyncgen_hooks() before */
     PyObject *old_wakeup;  /* see signals_enter() */
     unsigned long outer_thread;
+    const void *outer_context; /* see contexts_enter_run() */
 } LoopRun;
 
 static void
@@ -146,6 +148,7 @@ loop_run_leave(LoopObject *loop, LoopRun *run)
         loop_track_origins(loop, false);
     }
     signals_leave(loop, run->old_wakeup);
+    contexts_leave_run(loop, run->outer_context);
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
     }
@@ -155,7 +158,7 @@ static int
 loop_run_enter(LoopObject *loop, LoopRun *run)
 {
     CoreState *state = loop->state;
-    *run = (LoopRun){.outer_thread = loop->thread_id};
+    *run = (LoopRun){.outer_thread = loop->thread_id, .outer_context = contexts_enter_run(loop)};
     loop->thread_id = PyThread_get_thread_ident();
     if (loop->run_depth++ == 0) {
         loop->counters.run_began = uv_hrtime();

@@ -13,6 +13,7 @@
  * the GIL by PyGILState_Ensure for their own length, whether we hold it or not.
  */
 
+#include "core/context.h"
 #include "core/core.h"
 #include "core/handoff.h"
 #include "core/lookout.h"
@@ -340,6 +341,7 @@ int
 turn_run(LoopObject *loop)
 {
     loop->turn++;
+    contexts_settle(loop);
     wakeup_drain(loop);
     if (unlikely(loop->postponed != NULL)) {
         task_leave_current(loop);
