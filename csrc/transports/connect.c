@@ -103,10 +103,9 @@ connect_ready(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
 {
     ConnectObject *op = CONNECT(owner);
     connect_stop_waiting(op);
-    PyObject *done = PyObject_CallMethodNoArgs(op->future, loop->state->str_done);
-    Py_XDECREF(done);
-    if (done != Py_False) { /* cancelled: the task is about to tell us */
-        return done == NULL ? NULL : Py_NewRef(Py_None);
+    int done = future_is(op->future, loop->state->str_done);
+    if (done != 0) { /* cancelled: the task is about to tell us */
+        return done < 0 ? NULL : Py_NewRef(Py_None);
     }
     return PyObject_CallMethodOneArg(op->future, loop->state->str_set_result, Py_None);
 }
