@@ -3,6 +3,7 @@
  */
 
 #include "tls/connection.h"
+#include "transports/protocol.h"
 
 
 const char tls_feed_failed[] = "Fatal error: protocol.buffer_updated() call failed.";
@@ -36,7 +37,7 @@ tls_log(TLSObject *tls, const char *format, PyObject *argument, PyObject *exc)
 int
 tls_set_app_protocol(TLSObject *tls, PyObject *protocol)
 {
-    int buffered = is_buffered_protocol(tls->loop->state, protocol);
+    int buffered = protocol_is_buffered(tls->loop->state, protocol);
     if (buffered < 0) {
         return -1;
     }

@@ -5,6 +5,7 @@
 
 #include "transports/polled.h"
 #include "transports/flow.h"
+#include "transports/protocol.h"
 
 
 /* ---- calling the protocol ------------------------------------------------------------- */

@@ -7,8 +7,9 @@
 #include "transports/stream.h"
 #include "io/address.h"
 #include "io/io.h"
-#include "transports/flow.h"
 #include "tls/tls.h"
+#include "transports/flow.h"
+#include "transports/protocol.h"
 #include "transports/server.h"
 
 #include <netinet/tcp.h>
@@ -37,40 +38,6 @@ stream_call_protocol(StreamObject *stream, PyObject *name, PyObject *arg)
     return result;
 }
 
-int
-is_buffered_protocol(CoreState *state, PyObject *protocol)
-{
-    PyTypeObject *type = Py_TYPE(protocol);
-    if (PyType_IsSubtype(type, (PyTypeObject *)state->asyncio_protocol)
-        && !PyType_IsSubtype(type, (PyTypeObject *)state->asyncio_buffered_protocol)) {
-        return 0; /* the usual one, without a look at its attributes */
-    }
-    int found = PyObject_IsInstance(protocol, state->asyncio_buffered_protocol);
-    if (found != 0) {
-        return found;
-    }
-    PyObject *method;
-    found = PyObject_GetOptionalAttr(protocol, state->str_data_received, &method);
-    Py_XDECREF(method);
-    if (found != 0) {
-        return found < 0 ? -1 : 0;
-    }
-    found = PyObject_GetOptionalAttr(protocol, state->str_get_buffer, &method);
-    Py_XDECREF(method);
-    return found;
-}
-
-int
-protocol_check(CoreState *state, PyObject *protocol)
-{
-    if (likely(PyType_IsSubtype(Py_TYPE(protocol), (PyTypeObject *)state->asyncio_protocol))) {
-        return 0;
-    }
-    PyObject *method = PyObject_GetAttr(protocol, state->str_connection_made);
-    Py_XDECREF(method);
-    return method == NULL ? -1 : 0;
-}
-
 void
 stream_stop_feeding(StreamObject *stream)
 {
@@ -80,7 +47,7 @@ stream_stop_feeding(StreamObject *stream)
 int
 stream_set_protocol(StreamObject *stream, PyObject *protocol)
 {
-    int buffered = is_buffered_protocol(stream->loop->state, protocol);
+    int buffered = protocol_is_buffered(stream->loop->state, protocol);
     if (buffered < 0) {
         return -1;
     }

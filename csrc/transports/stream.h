@@ -108,8 +108,6 @@ int stream_open(StreamObject *stream, int fd, int family);
 /* Queues connection_made, the start of reading and the waiter's result. */
 int stream_start(StreamObject *stream);
 int stream_set_protocol(StreamObject *stream, PyObject *protocol);
-/* A BufferedProtocol, or what has its methods and no data_received(): 1, 0, or -1. */
-int is_buffered_protocol(CoreState *state, PyObject *protocol);
 /* From here on data_received() of the protocol is called. */
 void stream_stop_feeding(StreamObject *stream);
 /* asyncio's _fatal_error: report unless it is an OSError, then force the connection closed.
