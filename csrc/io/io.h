@@ -10,6 +10,8 @@ enum { WATCH_READ = 0, WATCH_WRITE = 1 };
 
 /* The descriptor of an int or of an object with fileno(); -1 with ValueError. */
 int fd_from_object(PyObject *object);
+/* The same of a file object alone, with what its fileno() raises. */
+int fd_from_file(LoopObject *loop, PyObject *file);
 /* RuntimeError when a transport or a server of this loop uses the descriptor. */
 int watchers_check_free(LoopObject *loop, int fd);
 /* Waits for `fd` in one direction: `handle` (a kept handle; the watcher takes its own

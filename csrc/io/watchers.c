@@ -323,6 +323,15 @@ fd_from_object(PyObject *object)
 }
 
 int
+fd_from_file(LoopObject *loop, PyObject *file)
+{
+    PyObject *number = PyObject_CallMethodNoArgs(file, loop->state->str_fileno);
+    int fd = number == NULL ? -1 : fd_from_object(number);
+    Py_XDECREF(number);
+    return fd;
+}
+
+int
 watchers_check_free(LoopObject *loop, int fd)
 {
     WatcherSlot *slot = table_slot(loop, fd);

@@ -174,12 +174,7 @@ PolledObject *
 polled_new(PyTypeObject *type, const PolledKind *kind, LoopObject *loop, PyObject *file,
            PyObject *protocol, PyObject *waiter, PyObject *extra)
 {
-    PyObject *number = PyObject_CallMethodNoArgs(file, loop->state->str_fileno);
-    if (number == NULL) {
-        return NULL;
-    }
-    int fd = fd_from_object(number);
-    Py_DECREF(number);
+    int fd = fd_from_file(loop, file);
     if (fd < 0 || protocol_check(loop->state, protocol) < 0) {
         return NULL;
     }

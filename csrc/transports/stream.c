@@ -412,6 +412,50 @@ transport_abandon(uv_handle_t *handle)
 
 /* ---- Loop._stream_transport ----------------------------------------------------------- */
 
+/* The descriptor of the caller's socket, and its own name; -1 with an exception. */
+static int
+stream_look_at_socket(LoopObject *loop, PyObject *sock, struct sockaddr_storage *name)
+{
+    int fd = fd_from_file(loop, sock);
+    socklen_t length = sizeof(*name);
+    if (fd >= 0 && getsockname(fd, (struct sockaddr *)name, &length) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return fd;
+}
+
+/* From here on the stream closes the descriptor. */
+static int
+stream_adopt_socket(StreamObject *stream, PyObject *sock, int fd,
+                    const struct sockaddr_storage *name)
+{
+    if (name->ss_family == AF_INET || name->ss_family == AF_INET6) {
+        memcpy(&stream->sockname, name, sizeof(stream->sockname));
+    }
+    /* The caller's socket may be another transport's already; one that was just accepted or made
+     * cannot, whoever had its number before. */
+    if (watchers_check_free(stream->loop, fd) < 0
+        || stream_open(stream, fd, name->ss_family) < 0) {
+        return -1;
+    }
+    stream->sock = Py_NewRef(sock);
+    return 0;
+}
+
+/* Its server counts it, its socket is held, its protocol is going to be told; or it is closed. */
+static int
+stream_start_adopted(StreamObject *stream, PyObject *server)
+{
+    if ((server == Py_None || server_attach(server, stream) == 0)
+        && socket_hold(stream->sock) >= 0 && stream_start(stream) == 0) {
+        return 0;
+    }
+    stream_close_handle(stream);
+    stream_leave_server(stream);
+    return -1;
+}
+
 PyObject *
 stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
 {
@@ -423,48 +467,20 @@ stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
         || loop_check_closed(loop) < 0) {
         return NULL;
     }
-    PyObject *number = PyObject_CallMethodNoArgs(sock, loop->state->str_fileno);
-    int fd = number == NULL ? -1 : fd_from_object(number);
-    Py_XDECREF(number);
-    if (fd < 0) {
-        return NULL;
-    }
     struct sockaddr_storage name = {0};
-    socklen_t length = sizeof(name);
-    if (getsockname(fd, (struct sockaddr *)&name, &length) < 0) {
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    StreamObject *stream = stream_new(loop, protocol, NULL);
+    int fd = stream_look_at_socket(loop, sock, &name);
+    StreamObject *stream = fd < 0 ? NULL : stream_new(loop, protocol, NULL);
     if (stream == NULL) {
         return NULL;
     }
-    if (extra != Py_None && (stream->extra = PyDict_Copy(extra)) == NULL) {
-        goto error;
-    }
-    if (name.ss_family == AF_INET || name.ss_family == AF_INET6) {
-        memcpy(&stream->sockname, &name, sizeof(stream->sockname));
-    }
-    /* The caller's socket may be another transport's already; one that was just accepted or made
-     * cannot, whoever had its number before. */
-    if (watchers_check_free(loop, fd) < 0 || stream_open(stream, fd, name.ss_family) < 0) {
-        goto error;
-    }
-    stream->sock = Py_NewRef(sock);
     stream->waiter = waiter == Py_None ? NULL : Py_NewRef(waiter);
-    if (server != Py_None && server_attach(server, stream) < 0) {
-        stream_close_handle(stream);
-        goto error;
-    }
-    if (socket_hold(sock) < 0 || stream_start(stream) < 0) {
-        stream_close_handle(stream);
-        stream_leave_server(stream);
-        goto error;
+    stream->extra = extra == Py_None ? NULL : PyDict_Copy(extra);
+    if ((extra != Py_None && stream->extra == NULL)
+        || stream_adopt_socket(stream, sock, fd, &name) < 0
+        || stream_start_adopted(stream, server) < 0) {
+        Py_CLEAR(stream);
     }
     return (PyObject *)stream;
-
-error:
-    Py_DECREF(stream);
-    return NULL;
 }
 
 /* ---- garbage collection --------------------------------------------------------------- */
