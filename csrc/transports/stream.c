@@ -451,8 +451,10 @@ stream_start_adopted(StreamObject *stream, PyObject *server)
         && socket_hold(stream->sock) >= 0 && stream_start(stream) == 0) {
         return 0;
     }
+    PyObject *exc = PyErr_GetRaisedException();
     stream_close_handle(stream);
     stream_leave_server(stream);
+    PyErr_SetRaisedException(exc);
     return -1;
 }
 
