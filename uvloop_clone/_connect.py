@@ -283,14 +283,13 @@ class ConnectMixin(TLSMixin, SocketsMixin):
                 infos = self._resolve_literal(host, port, family, socket.SOCK_STREAM, proto, flags)
             if not infos:
                 infos = await self._resolve((host, port), family, proto, flags)
-            if len(infos) == 1 and local_addr is None and not all_errors:
-                if not ssl and _connects_as_ever(self):
-                    opening = self._connect_stream(protocol_factory, infos[0])
-                    if opening is not None:
-                        made = await opening
-                        if self.get_debug():
-                            _log_connected(host, port, *made)
-                        return made
+            single = len(infos) == 1 and local_addr is None and not all_errors
+            opening = None
+            if single and not ssl and _connects_as_ever(self):
+                opening = self._connect_stream(protocol_factory, infos[0])
+            if opening is not None:
+                made = await opening
+            elif single:
                 sock = await self._connect_one([], infos[0], None)
             else:
                 locals_ = None
@@ -301,15 +300,16 @@ class ConnectMixin(TLSMixin, SocketsMixin):
                 if interleave:
                     infos = _interleave(infos, interleave)
                 sock = await self._connect_any(infos, locals_, happy_eyeballs_delay, all_errors)
-        made = await self._open_stream(
-            sock,
-            protocol_factory,
-            ssl,
-            given=given,
-            server_hostname=server_hostname,
-            handshake_timeout=ssl_handshake_timeout,
-            shutdown_timeout=ssl_shutdown_timeout,
-        )
+        if sock is not None:
+            made = await self._open_stream(
+                sock,
+                protocol_factory,
+                ssl,
+                given=given,
+                server_hostname=server_hostname,
+                handshake_timeout=ssl_handshake_timeout,
+                shutdown_timeout=ssl_shutdown_timeout,
+            )
         if self.get_debug():
             _log_connected(host, port, *made)
         return made
