@@ -37,10 +37,8 @@ try_method(SockOpObject *op, const char *method, int arguments)
     }
     PyObject *result = PyObject_Vectorcall(bound, op->args, (size_t)arguments, NULL);
     Py_DECREF(bound);
-    if (result == NULL
-        && (PyErr_ExceptionMatches(PyExc_BlockingIOError)
-            || PyErr_ExceptionMatches(PyExc_InterruptedError))) {
-        PyErr_Clear();
+    if (result == NULL) {
+        method_would_block(); /* then no exception is left */
     }
     return result;
 }

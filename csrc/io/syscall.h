@@ -18,4 +18,16 @@ would_block(void)
     return errno == EAGAIN || errno == EWOULDBLOCK;
 }
 
+/* The same of a socket object's method that has raised; the exception is cleared then. */
+static inline bool
+method_would_block(void)
+{
+    bool blocked = PyErr_ExceptionMatches(PyExc_BlockingIOError)
+                   || PyErr_ExceptionMatches(PyExc_InterruptedError);
+    if (blocked) {
+        PyErr_Clear();
+    }
+    return blocked;
+}
+
 #endif

@@ -235,12 +235,7 @@ datagram_receive_foreign(DatagramObject *datagram)
 {
     PyObject *pair = PyObject_CallMethod(datagram->base.file, "recvfrom", "i", LARGEST);
     if (pair == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
-            || PyErr_ExceptionMatches(PyExc_InterruptedError)) {
-            PyErr_Clear();
-            return 0;
-        }
-        return -1;
+        return method_would_block() ? 0 : -1;
     }
     Py_SETREF(pair, PySequence_Tuple(pair)); /* from a method that may be anybody's */
     if (pair == NULL || PyTuple_GET_SIZE(pair) != 2) {
@@ -403,12 +398,7 @@ datagram_send_foreign(DatagramObject *datagram, PyObject *data, PyObject *addres
                                                  3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     Py_DECREF(sock);
     if (result == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
-            || PyErr_ExceptionMatches(PyExc_InterruptedError)) {
-            PyErr_Clear();
-            return 0;
-        }
-        return -1;
+        return method_would_block() ? 0 : -1;
     }
     Py_ssize_t size = PyLong_Check(result) ? PyLong_AsSsize_t(result) : 0;
     if (size < 0) {
