@@ -7,6 +7,7 @@
  */
 
 #include "tls/connection.h"
+#include "transports/flow.h"
 
 /* Ciphertext of one send: what is left over by the kernel is copied, and the buffer should
  * stay in the cache. */
@@ -306,25 +307,14 @@ tls_loop_closed(LoopObject *loop)
 
 /* ---- write() -------------------------------------------------------------------------- */
 
-static COLD void
-refuse_write(TLSObject *tls)
-{
-    if (tls->writes_after_loss++ < 5) { /* asyncio's LOG_THRESHOLD_FOR_CONNLOST_WRITES */
-        return;
-    }
-    PyObject *result =
-        PyObject_CallMethod(tls->loop->state->logger, "warning", "s", "SSL connection is closed");
-    if (result == NULL) {
-        PyErr_WriteUnraisable((PyObject *)tls);
-    }
-    Py_XDECREF(result);
-}
-
 int
 tls_write(TLSObject *tls, PyObject *bytes)
 {
     if (unlikely(tls->state != TLS_WRAPPED && tls->state != TLS_DO_HANDSHAKE)) {
-        refuse_write(tls);
+        if (flow_refuse_write(tls->loop, &tls->writes_after_loss, "SSL connection is closed")
+            < 0) {
+            PyErr_WriteUnraisable((PyObject *)tls);
+        }
         return 0;
     }
     if (tls_backlog_append(tls, bytes) < 0) {

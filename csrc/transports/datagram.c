@@ -17,6 +17,7 @@
 #include "transports/polled.h"
 #include "io/address.h"
 #include "io/syscall.h"
+#include "transports/flow.h"
 
 #include <sys/un.h>
 
@@ -549,7 +550,7 @@ datagram_sendto(DatagramObject *datagram, PyObject *data, PyObject *address)
     }
     if (unlikely((base->flags & POLLED_LOST)
                  && (datagram->address != NULL || base->file == NULL))) {
-        return polled_refuse_write(base, "socket.send() raised exception.");
+        return flow_refuse_write(base->loop, &base->losses, "socket.send() raised exception.");
     }
     if (likely(base->count == 0)) {
         int status = datagram_send(datagram, data, address);

@@ -465,21 +465,6 @@ polled_maybe_resume_protocol(PolledObject *transport)
     }
 }
 
-COLD int
-polled_refuse_write(PolledObject *transport, const char *warning)
-{
-    if (transport->losses >= 5) { /* asyncio's LOG_THRESHOLD */
-        PyObject *result =
-            PyObject_CallMethod(transport->loop->state->logger, "warning", "s", warning);
-        if (result == NULL) {
-            return -1;
-        }
-        Py_DECREF(result);
-    }
-    transport->losses++;
-    return 0;
-}
-
 /* ---- shared methods ------------------------------------------------------------------- */
 
 PyObject *

@@ -104,8 +104,6 @@ polled_item(PolledObject *transport, size_t index)
 }
 void polled_maybe_pause_protocol(PolledObject *transport);
 void polled_maybe_resume_protocol(PolledObject *transport);
-/* 0, or -1 with an exception; counts a write after the loss, and warns from the fifth. */
-int polled_refuse_write(PolledObject *transport, const char *warning);
 
 /* For the types: garbage collection, shared methods. */
 int polled_traverse(PyObject *self, visitproc visit, void *arg);
