@@ -47,15 +47,9 @@ typedef struct {
 static void
 connect_stop_waiting(ConnectObject *op)
 {
-    HandleObject *handle = op->handle;
-    if (handle == NULL) {
-        return;
+    if (op->handle != NULL) {
+        watchers_end(op->loop, op->fd, WATCH_WRITE, &op->handle, NULL);
     }
-    op->handle = NULL;
-    if (!(handle->flags & HANDLE_CANCELLED) && handle->loop != NULL) {
-        watchers_unset(op->loop, op->fd, WATCH_WRITE, NULL);
-    }
-    Py_DECREF(handle);
 }
 
 static void
@@ -114,16 +108,12 @@ static PySendResult
 connect_wait(ConnectObject *op, PyObject **result)
 {
     PyObject *future = connect_new_future(op);
-    op->handle = future == NULL ? NULL : handle_new_kept(op->loop, (PyObject *)op, NULL, 0);
-    if (op->handle == NULL) {
-        Py_XDECREF(future);
+    if (future == NULL) {
         return PYGEN_ERROR;
     }
-    op->handle->native = connect_ready;
-    op->handle->flags |= HANDLE_DIRECT;
-    if (watchers_set(op->loop, op->fd, WATCH_WRITE, op->handle, NULL) < 0) {
-        handle_finish(op->handle);
-        Py_CLEAR(op->handle);
+    op->handle =
+        watchers_begin(op->loop, op->fd, WATCH_WRITE, connect_ready, (PyObject *)op, NULL);
+    if (op->handle == NULL) {
         Py_DECREF(future);
         return PYGEN_ERROR;
     }

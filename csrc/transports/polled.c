@@ -88,23 +88,18 @@ polled_watch(PolledObject *transport, int direction)
     if (transport->flags & flag) {
         return 0;
     }
-    HandleObject *handle = loop_check_closed(loop) < 0
-                               ? NULL
-                               : handle_new_kept(loop, (PyObject *)transport, NULL, 0);
+    if (loop_check_closed(loop) < 0) {
+        return -1;
+    }
+    HandleObject *handle =
+        watchers_begin(loop, transport->fd, direction, transport->kind->ready[direction],
+                       (PyObject *)transport, NULL);
     if (handle == NULL) {
         return -1;
     }
-    handle->native = transport->kind->ready[direction];
-    handle->flags |= HANDLE_DIRECT;
-    int status = watchers_set(loop, transport->fd, direction, handle, NULL);
-    if (status == 0) {
-        transport->flags |= flag;
-    }
-    else {
-        handle_finish(handle);
-    }
-    Py_DECREF(handle);
-    return status;
+    transport->flags |= flag;
+    Py_DECREF(handle); /* the watcher has it */
+    return 0;
 }
 
 void
