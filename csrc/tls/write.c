@@ -200,12 +200,10 @@ encrypt(TLSObject *tls, size_t limit)
     return true;
 }
 
-/* Takes the loop's buffer for as long as a connection encrypts into it. */
-static void
-flush_to_stream(TLSObject *tls, bool all)
+/* The loop's buffer, empty, for as long as a connection encrypts into it. */
+static inline TLSBuffer
+borrow_buffer(LoopObject *loop)
 {
-    LoopObject *loop = tls->loop;
-    TLSEngine *engine = &tls->engine;
     TLSBuffer buffer = {0};
     if (loop->tls_buffer != NULL) {
         buffer = *loop->tls_buffer;
@@ -213,6 +211,28 @@ flush_to_stream(TLSObject *tls, bool all)
         loop->tls_buffer->capacity = 0;
     }
     buffer.size = 0;
+    return buffer;
+}
+
+static inline void
+give_buffer_back(LoopObject *loop, TLSBuffer *buffer)
+{
+    if (loop->tls_buffer == NULL) {
+        loop->tls_buffer = PyMem_RawCalloc(1, sizeof(TLSBuffer));
+    }
+    if (loop->tls_buffer == NULL || loop->tls_buffer->data != NULL || loop->closed) {
+        tls_buffer_free(buffer); /* a connection that was called meanwhile has left its own */
+    }
+    else {
+        *loop->tls_buffer = *buffer;
+    }
+}
+
+static void
+flush_to_stream(TLSObject *tls, bool all)
+{
+    TLSEngine *engine = &tls->engine;
+    TLSBuffer buffer = borrow_buffer(tls->loop);
     if (engine->out.size > 0
         && tls_buffer_append(&buffer, engine->out.data, engine->out.size) == 0) {
         engine->out.size = 0; /* what the handshake left leaves in the same send */
@@ -235,15 +255,7 @@ flush_to_stream(TLSObject *tls, bool all)
             break;
         }
     }
-    if (loop->tls_buffer == NULL) {
-        loop->tls_buffer = PyMem_RawCalloc(1, sizeof(TLSBuffer));
-    }
-    if (loop->tls_buffer == NULL || loop->tls_buffer->data != NULL || loop->closed) {
-        tls_buffer_free(&buffer);
-    }
-    else {
-        *loop->tls_buffer = buffer;
-    }
+    give_buffer_back(tls->loop, &buffer);
 }
 
 static void
