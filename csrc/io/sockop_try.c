@@ -45,6 +45,24 @@ try_method(SockOpObject *op, const char *method, int arguments)
 
 /* ---- receiving ------------------------------------------------------------------------ */
 
+/* Into bytes of their own: more was asked for than the loop has room for. */
+static PyObject *
+recv_large(SockOpObject *op, Py_ssize_t size)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
+    if (bytes == NULL) {
+        return NULL;
+    }
+    ssize_t count = recv(op->fd, PyBytes_AS_STRING(bytes), (size_t)size, MSG_DONTWAIT);
+    if (count < 0) {
+        Py_DECREF(bytes);
+        return blocked_or_error();
+    }
+    op->drained = count > 0 && count < size;
+    _PyBytes_Resize(&bytes, count);
+    return bytes;
+}
+
 PyObject *
 sockop_try_recv(SockOpObject *op)
 {
@@ -70,23 +88,12 @@ sockop_try_recv(SockOpObject *op)
     else {
         buffer = size <= READ_BUFFER_SIZE ? loop_read_buffer(op->waiter.loop) : NULL;
     }
-    if (likely(buffer != NULL)) {
-        ssize_t count = recv(op->fd, buffer, (size_t)size, MSG_DONTWAIT);
-        op->drained = count > 0 && count < size;
-        return count < 0 ? blocked_or_error() : blocks_take(op->waiter.loop, buffer, count);
+    if (unlikely(buffer == NULL)) {
+        return recv_large(op, size);
     }
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
-    if (bytes == NULL) {
-        return NULL;
-    }
-    ssize_t count = recv(op->fd, PyBytes_AS_STRING(bytes), (size_t)size, MSG_DONTWAIT);
-    if (count < 0) {
-        Py_DECREF(bytes);
-        return blocked_or_error();
-    }
+    ssize_t count = recv(op->fd, buffer, (size_t)size, MSG_DONTWAIT);
     op->drained = count > 0 && count < size;
-    _PyBytes_Resize(&bytes, count);
-    return bytes;
+    return count < 0 ? blocked_or_error() : blocks_take(op->waiter.loop, buffer, count);
 }
 
 PyObject *
