@@ -29,7 +29,7 @@ polled_call(PolledObject *transport, PyObject *name, PyObject *arg)
     return result;
 }
 
-COLD static void
+static COLD void
 polled_report_callback(PolledObject *transport, PyObject *name, PyObject *protocol)
 {
     LoopObject *loop = transport->loop;
@@ -56,7 +56,7 @@ polled_notify(PolledObject *transport, PyObject *name, PyObject *arg)
     Py_XDECREF(result);
 }
 
-COLD static void
+static COLD void
 polled_log_values(PolledObject *transport, const char *level, PyObject *arguments)
 {
     PyObject *method =
@@ -363,7 +363,7 @@ polled_fatal(PolledObject *transport, const char *message)
 
 /* ---- what waits to be sent ------------------------------------------------------------ */
 
-COLD static int
+static COLD int
 polled_grow(PolledObject *transport)
 {
     size_t capacity = transport->capacity ? transport->capacity * 2 : 8;

@@ -133,13 +133,11 @@ stream_open_tcp(StreamObject *stream, int fd)
 static int
 stream_remember_unix_names(StreamObject *stream, int fd)
 {
-    struct sockaddr_un address;
-    socklen_t length = sizeof(address);
     CoreState *state = stream->loop->state;
     PyObject *names[] = {state->str_sockname, state->str_peername};
     for (int i = 0; i < 2; i++) {
-        length = sizeof(address);
-        memset(&address, 0, sizeof(address));
+        struct sockaddr_un address = {0};
+        socklen_t length = sizeof(address);
         int err = i == 0 ? getsockname(fd, (struct sockaddr *)&address, &length)
                          : getpeername(fd, (struct sockaddr *)&address, &length);
         PyObject *value =

@@ -1,7 +1,7 @@
 /* The stream transport's struct and what its files share: stream.c (its life), stream_methods.c
- * (what its user sees), stream_read.c (the packet's way in), stream_write.c (its way out). For
- * these, for what makes streams and for the protocol engines that sit on one; nobody else
- * includes it.
+ * (what its user sees), stream_read.c (the packet's way in), stream_write.c (its way out),
+ * stream_sendfile.c. For these, for what makes streams, and for what sits on one: TLS and
+ * asyncio's streams. Nobody else includes it.
  *
  * Life: stream_open() adopts a descriptor and takes a reference for the open uv handle.
  * close()/abort()/errors lead to stream_lose_connection(), which queues connection_lost;
