@@ -206,16 +206,9 @@ sockop_try_sendto(SockOpObject *op)
 PyObject *
 sockop_try_accept(SockOpObject *op)
 {
-    PyObject *pair = try_method(op, "accept", 0);
+    PyObject *given = try_method(op, "accept", 0);
+    PyObject *pair = given == NULL ? NULL : method_pair(given, "accept() returned no pair");
     if (pair == NULL) {
-        return NULL;
-    }
-    Py_SETREF(pair, PySequence_Tuple(pair));
-    if (pair == NULL || PyTuple_GET_SIZE(pair) != 2) {
-        if (pair != NULL) {
-            PyErr_SetString(PyExc_ValueError, "accept() returned no pair");
-            Py_DECREF(pair);
-        }
         return NULL;
     }
     PyObject *result = PyObject_CallMethodOneArg(

@@ -1,4 +1,5 @@
-/* What every file shares that makes system calls of its own: errno, and what it says. */
+/* What every file shares that makes system calls of its own, or asks a socket object's methods:
+ * whether the call would wait, and what it gave. */
 #ifndef UVLOOP_CLONE_SYSCALL_H
 #define UVLOOP_CLONE_SYSCALL_H
 
@@ -28,6 +29,20 @@ method_would_block(void)
         PyErr_Clear();
     }
     return blocked;
+}
+
+/* The two things that such a method gave (taken over), as a tuple: it may be anybody's. NULL with
+ * ValueError(`otherwise`). */
+static inline PyObject *
+method_pair(PyObject *given, const char *otherwise)
+{
+    PyObject *pair = PySequence_Tuple(given);
+    Py_DECREF(given);
+    if (pair != NULL && PyTuple_GET_SIZE(pair) != 2) {
+        PyErr_SetString(PyExc_ValueError, otherwise);
+        Py_CLEAR(pair);
+    }
+    return pair;
 }
 
 #endif

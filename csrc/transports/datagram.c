@@ -234,16 +234,12 @@ datagram_take(DatagramObject *datagram, DatagramRoom *room, int count)
 static COLD int
 datagram_receive_foreign(DatagramObject *datagram)
 {
-    PyObject *pair = PyObject_CallMethod(datagram->base.file, "recvfrom", "i", LARGEST);
-    if (pair == NULL) {
+    PyObject *given = PyObject_CallMethod(datagram->base.file, "recvfrom", "i", LARGEST);
+    if (given == NULL) {
         return method_would_block() ? 0 : -1;
     }
-    Py_SETREF(pair, PySequence_Tuple(pair)); /* from a method that may be anybody's */
-    if (pair == NULL || PyTuple_GET_SIZE(pair) != 2) {
-        if (pair != NULL) {
-            PyErr_SetString(PyExc_ValueError, "recvfrom() returned no pair");
-            Py_DECREF(pair);
-        }
+    PyObject *pair = method_pair(given, "recvfrom() returned no pair");
+    if (pair == NULL) {
         return -1;
     }
     datagram->arrived[0] =
