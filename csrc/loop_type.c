@@ -163,11 +163,11 @@ static PyMethodDef loop_methods[] = {
 
     /* transports/ */
     {"_connect_stream", FAST(connect_py_make), METH_FASTCALL, NULL},
-    {"_stream_transport", FAST(stream_py_make), METH_VARARGS | METH_KEYWORDS, NULL},
-    {"_datagram_transport", FAST(datagram_py_make), METH_VARARGS | METH_KEYWORDS, NULL},
-    {"_read_pipe_transport", FAST(pipe_py_make_reader), METH_VARARGS | METH_KEYWORDS, NULL},
-    {"_write_pipe_transport", FAST(pipe_py_make_writer), METH_VARARGS | METH_KEYWORDS, NULL},
-    {"_make_tls", FAST(tls_py_make), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_stream_transport", KEYWORDS(stream_py_make), NULL},
+    {"_datagram_transport", KEYWORDS(datagram_py_make), NULL},
+    {"_read_pipe_transport", KEYWORDS(pipe_py_make_reader), NULL},
+    {"_write_pipe_transport", KEYWORDS(pipe_py_make_writer), NULL},
+    {"_make_tls", KEYWORDS(tls_py_make), NULL},
     {"_prove_openssl", FAST(openssl_py_prove), METH_FASTCALL, NULL},
     {"_forget_openssl", openssl_py_forget, METH_NOARGS, NULL},
     {"_start_listening", FAST(listener_py_start), METH_FASTCALL, NULL},

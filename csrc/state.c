@@ -46,7 +46,7 @@ bases_of(CoreState *state, PyType_Spec *spec)
     if (spec == &tls_protocol_spec) {
         return Py_NewRef(state->asyncio_protocol);
     }
-    if (spec == &sockop_spec || spec == &stream_operation_spec) {
+    if (spec == &sockop_spec || spec == &connect_spec || spec == &stream_operation_spec) {
         return Py_NewRef((PyObject *)state->WaiterType);
     }
     if (spec == &stream_reader_spec) {

@@ -176,6 +176,29 @@ def test_cancelled_before_the_task_goes_on(loop, run):
     run(main())
 
 
+@pytest.mark.only("uvloop_clone")  # asyncio has made no protocol by then
+def test_closed_before_connection_made(loop, run):
+    """Nobody waits for the transport any more when its protocol is told."""
+    accepted, made = [], []
+
+    def factory():
+        made.append(Recorder())
+        return made[-1]
+
+    async def main():
+        server = await loop.create_server(lambda: Echo(accepted), "127.0.0.1", 0)
+        connecting = loop.create_connection(factory, "127.0.0.1", port_of(server))
+        connecting.send(None)
+        connecting.close()
+        (protocol,) = made
+        await protocol.lost
+        assert protocol.events[0] == "made"
+        await until(lambda: accepted and accepted[0].lost.done())
+        await shut(server)
+
+    run(main())
+
+
 def test_contexts(loop, run):
     """The factory runs in the task, the protocol's methods in a copy of the task's context."""
     seen = []

@@ -93,6 +93,32 @@ def test_the_socket_of_a_transport(loop, run, make, how, options):
     run(main())
 
 
+@pytest.mark.only("uvloop_clone")  # asyncio does not count itself among a socket's users
+def test_a_socket_that_cannot_be_held(loop, run, errors):
+    """Its own exception comes out, and nobody is left to be told of anything else."""
+
+    class Failing(socket.socket):
+        @property
+        def _io_refs(self):
+            raise ZeroDivisionError
+
+        @_io_refs.setter
+        def _io_refs(self, count):
+            pass
+
+    async def main():
+        a, b = socket.socketpair()
+        with b:
+            with pytest.raises(ZeroDivisionError):
+                await loop.create_connection(asyncio.Protocol, sock=Failing(fileno=a.detach()))
+            await asyncio.sleep(0)
+            assert loop.metrics().streams == 0
+            assert b.recv(1) == b""
+
+    run(main())
+    assert not errors
+
+
 @pytest.mark.parametrize("how", ["create_connection", "connect_accepted_socket"])
 def test_a_failing_factory_leaves_the_socket_to_its_owner(loop, run, pair, how):
     def factory():

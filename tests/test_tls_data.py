@@ -556,6 +556,24 @@ def test_failing_protocol(loop, run, errors, method):
     assert set(errors[0]) == {"message", "exception", "transport", "protocol"}
 
 
+@pytest.mark.only("uvloop_clone")  # asyncio's TLS does not look at its size
+def test_an_empty_buffer_that_cannot_be_written(loop, run, errors):
+    class Empty(BytearrayRecorder):
+        def get_buffer(self, sizehint):
+            return b""
+
+    async def main():
+        _, protocol, peer = await connect(Empty)
+        await peer.send(b"x")
+        exc = await asyncio.wait_for(protocol.lost, 10)
+        assert isinstance(exc, RuntimeError)
+        assert str(exc) == "get_buffer() returned an empty buffer"
+        peer.sock.close()
+
+    run(main())
+    assert errors.messages == ["Fatal error on SSL protocol"]
+
+
 @pytest.mark.parametrize("method", ["data_received", "get_buffer", "buffer_updated"])
 def test_cancelled_error_from_the_protocol(loop, run, errors, method):
     """No Exception: asyncio's TLS lets it pass, and the transport below reports it."""

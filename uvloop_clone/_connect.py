@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from ._server import Server
 from ._signatures import since
-from ._sockets import SocketsMixin, odd_literal, set_reuse_port
+from ._sockets import SocketsMixin, set_reuse_port
 from ._tls import TLSMixin, refuse_tls_socket
 
 __all__ = ("ConnectMixin",)
@@ -166,32 +166,6 @@ def _combined(failures: list[OSError], all_errors: bool) -> BaseException:
 class ConnectMixin(TLSMixin, SocketsMixin):
     """create_connection, create_server and connect_accepted_socket."""
 
-    # -- addresses ---------------------------------------------------------------------------
-
-    async def _resolve(
-        self, address: Sequence[Any], family: int, proto: int, flags: int
-    ) -> Sequence[_AddressInfo]:
-        """Stream addresses of (host, port, ...); a literal does not ask getaddrinfo."""
-        host, port = address[:2]
-        if host is not None:
-            found = self._resolve_literal(host, port, family, socket.SOCK_STREAM, proto, flags)
-            if found:
-                if len(address) > 2:  # flow info and scope of an IPv6 address
-                    found = [
-                        (*info[:4], (*info[4][:2], *address[2:]) if len(info[4]) > 2 else info[4])
-                        for info in found
-                    ]
-                return found
-            odd = odd_literal(host, port, family, socket.SOCK_STREAM, proto, *address[2:])
-            if odd is not None:
-                return odd
-        found = await self.getaddrinfo(
-            host, port, family=family, type=socket.SOCK_STREAM, proto=proto, flags=flags
-        )
-        if not found:
-            raise OSError("getaddrinfo() returned empty list")
-        return found
-
     # -- connecting --------------------------------------------------------------------------
 
     async def _connect_one(
@@ -282,34 +256,36 @@ class ConnectMixin(TLSMixin, SocketsMixin):
             if host is not None:  # the usual literal: without a coroutine
                 infos = self._resolve_literal(host, port, family, socket.SOCK_STREAM, proto, flags)
             if not infos:
-                infos = await self._resolve((host, port), family, proto, flags)
-            if len(infos) == 1 and local_addr is None and not all_errors:
-                if not ssl and _connects_as_ever(self):
-                    opening = self._connect_stream(protocol_factory, infos[0])
-                    if opening is not None:
-                        made = await opening
-                        if self.get_debug():
-                            _log_connected(host, port, *made)
-                        return made
+                infos = await self._resolve((host, port), socket.SOCK_STREAM, family, proto, flags)
+            single = len(infos) == 1 and local_addr is None and not all_errors
+            opening = None
+            if single and not ssl and _connects_as_ever(self):
+                opening = self._connect_stream(protocol_factory, infos[0])
+            if opening is not None:
+                made = await opening
+            elif single:
                 sock = await self._connect_one([], infos[0], None)
             else:
                 locals_ = None
                 if local_addr is not None:
-                    locals_ = await self._resolve(local_addr, family, proto, flags)
+                    locals_ = await self._resolve(
+                        local_addr, socket.SOCK_STREAM, family, proto, flags
+                    )
                 if interleave is None and happy_eyeballs_delay is not None:
                     interleave = 1
                 if interleave:
                     infos = _interleave(infos, interleave)
                 sock = await self._connect_any(infos, locals_, happy_eyeballs_delay, all_errors)
-        made = await self._open_stream(
-            sock,
-            protocol_factory,
-            ssl,
-            given=given,
-            server_hostname=server_hostname,
-            handshake_timeout=ssl_handshake_timeout,
-            shutdown_timeout=ssl_shutdown_timeout,
-        )
+        if sock is not None:
+            made = await self._open_stream(
+                sock,
+                protocol_factory,
+                ssl,
+                given=given,
+                server_hostname=server_hostname,
+                handshake_timeout=ssl_handshake_timeout,
+                shutdown_timeout=ssl_shutdown_timeout,
+            )
         if self.get_debug():
             _log_connected(host, port, *made)
         return made
@@ -415,7 +391,10 @@ class ConnectMixin(TLSMixin, SocketsMixin):
             if reuse_address is None:
                 reuse_address = os.name == "posix" and sys.platform != "cygwin"
             found = await asyncio.gather(
-                *(self._resolve_bind(h, port, family, flags) for h in _hosts_to_serve(host))
+                *(
+                    self._resolve((each, port), socket.SOCK_STREAM, family, 0, flags)
+                    for each in _hosts_to_serve(host)
+                )
             )
             sockets = self._bind_all(
                 list(dict.fromkeys(itertools.chain.from_iterable(found))),
@@ -440,11 +419,6 @@ class ConnectMixin(TLSMixin, SocketsMixin):
         if self.get_debug():
             logger.info("%r is serving", server)
         return server
-
-    async def _resolve_bind(
-        self, host: str | None, port: Any, family: int, flags: int
-    ) -> Sequence[_AddressInfo]:
-        return await self._resolve((host, port), family, 0, flags)
 
     def _bind_all(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ._signatures import since
-from ._sockets import SocketsMixin, odd_literal, remove_stale_socket, set_reuse_port
+from ._sockets import SocketsMixin, remove_stale_socket, set_reuse_port
 
 __all__ = ("DatagramMixin",)
 
@@ -135,7 +135,7 @@ class DatagramMixin(SocketsMixin):
             if address is None:
                 continue
             _check_pair(address)
-            for info in await self._resolve_datagram(address, family, proto, flags):
+            for info in await self._resolve(address, socket.SOCK_DGRAM, family, proto, flags):
                 found.setdefault((info[0], info[2]), [None, None])[index] = info[4]
         candidates = [
             (key, (local, remote))
@@ -145,23 +145,6 @@ class DatagramMixin(SocketsMixin):
         if not candidates:
             raise ValueError("can not get address information")
         return candidates
-
-    async def _resolve_datagram(
-        self, address: tuple[Any, Any], family: int, proto: int, flags: int
-    ) -> Any:
-        host, port = address
-        found: Any = None
-        if host is not None:
-            found = self._resolve_literal(host, port, family, socket.SOCK_DGRAM, proto, flags)
-            if not found:
-                found = odd_literal(host, port, family, socket.SOCK_DGRAM, proto)
-        if not found:
-            found = await self.getaddrinfo(
-                host, port, family=family, type=socket.SOCK_DGRAM, proto=proto, flags=flags
-            )
-        if not found:
-            raise OSError("getaddrinfo() returned empty list")
-        return found
 
     async def _open_datagram_socket(
         self,

@@ -1,5 +1,5 @@
 """sock_connect(), the one sock_* operation that may need the resolver first, and what the makers of
-sockets of every kind share."""
+sockets of every kind share: addresses, options, socket files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import socket
 import stat
 from asyncio import base_events
 from asyncio.log import logger
+from collections.abc import Sequence
 from typing import Any
 
 from ._executor import ExecutorMixin
 
-__all__ = ("SocketsMixin", "odd_literal", "remove_stale_socket", "set_reuse_port")
+__all__ = ("SocketsMixin", "remove_stale_socket", "set_reuse_port")
 
 
-def odd_literal(host: Any, port: Any, *how: int) -> list[Any] | None:
+def _odd_literal(host: Any, port: Any, *how: int) -> list[Any] | None:
     """What asyncio makes of a literal that the core did not answer: a port out of range is left
     to bind() or connect(), for getaddrinfo() would cut it to 16 bits."""
     info = base_events._ipaddr_info(host, port, *how)  # type: ignore[attr-defined]
@@ -59,7 +60,7 @@ class SocketsMixin(ExecutorMixin):
             host, port = address[:2]
             found: Any = self._resolve_literal(host, port, sock.family, sock.type, sock.proto, 0)
             if found is None:
-                found = odd_literal(
+                found = _odd_literal(
                     host, port, sock.family, sock.type, sock.proto, *address[2:]
                 ) or await self.getaddrinfo(
                     host, port, family=sock.family, type=sock.type, proto=sock.proto
@@ -70,6 +71,31 @@ class SocketsMixin(ExecutorMixin):
             else:
                 address = found[0][4]
         await self._sock_connect(sock, address)
+
+    async def _resolve(
+        self, address: Sequence[Any], kind: int, family: int, proto: int, flags: int
+    ) -> Sequence[tuple[Any, Any, int, str, Any]]:
+        """What there is at (host, port, ...) for sockets of a `kind`, as of getaddrinfo(), which a
+        literal does not ask. Raises OSError where it finds nothing."""
+        host, port = address[:2]
+        if host is not None:
+            found = self._resolve_literal(host, port, family, kind, proto, flags)
+            if found:
+                if len(address) > 2:  # flow info and scope of an IPv6 address
+                    found = [
+                        (*info[:4], (*info[4][:2], *address[2:]) if len(info[4]) > 2 else info[4])
+                        for info in found
+                    ]
+                return found
+            odd = _odd_literal(host, port, family, kind, proto, *address[2:])
+            if odd is not None:
+                return odd
+        found = await self.getaddrinfo(
+            host, port, family=family, type=kind, proto=proto, flags=flags
+        )
+        if not found:
+            raise OSError("getaddrinfo() returned empty list")
+        return found
 
     def _sock_is_refused(self, sock: socket.socket) -> bool:
         """Whether the core is going to raise: then nothing need be resolved before."""

@@ -28,11 +28,9 @@ else:
         "create_connection",
         "connect_accepted_socket",
         "create_server",
-        "_resolve",
         "_connect_one",
         "_connect_any",
         "_open_stream",
-        "_resolve_bind",
         "_bind_all",
     )
     DatagramMixin = later(
@@ -41,7 +39,6 @@ else:
         "create_datagram_endpoint",
         "_check_reuse_address",
         "_datagram_candidates",
-        "_resolve_datagram",
         "_open_datagram_socket",
     )
     MetricsMixin = later("_metrics", "MetricsMixin", "metrics")
@@ -66,7 +63,7 @@ else:
         "_sendfile_native",
         "_sendfile_fallback",
     )
-    SocketsMixin = later("_sockets", "SocketsMixin", "sock_connect", "_sock_is_refused")
+    SocketsMixin = later("_sockets", "SocketsMixin", "sock_connect", "_sock_is_refused", "_resolve")
     TLSMixin = later(
         "_tls", "TLSMixin", "start_tls", "_tls_protocol", "_tls_transport", "_hand_over_unread"
     )

@@ -320,6 +320,8 @@ void signals_close(LoopObject *loop);
 PyObject *loop_new_future(LoopObject *loop);
 /* A Future whose result is None; borrowed. */
 PyObject *loop_done_future(LoopObject *loop);
+/* future.done() or future.cancelled(), whichever `question` names: 1, 0 or -1. */
+int future_is(PyObject *future, PyObject *question);
 
 /* Ends the waiting for a transport to be made: *waiter, a future or NULL, gets the result None,
  * or `exc` unless that is NULL, and is given up. Nothing happens to a cancelled one. */

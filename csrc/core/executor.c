@@ -30,21 +30,12 @@ typedef struct {
 
 /* ---- in the worker thread ------------------------------------------------------------- */
 
-static int
-future_is_done(CoreState *state, PyObject *future)
-{
-    PyObject *answer = PyObject_CallMethodNoArgs(future, state->str_done);
-    int done = answer == NULL ? -1 : PyObject_IsTrue(answer);
-    Py_XDECREF(answer);
-    return done;
-}
-
 /* A future cancelled while the call waited in the pool's queue: func is not called, as with
  * asyncio, which cancels the pool's future then. */
 static PyObject *
 executor_call_run(ExecutorCall *call)
 {
-    int done = future_is_done(call->loop->state, call->awaited);
+    int done = future_is(call->awaited, call->loop->state->str_done);
     if (done != 0 || unlikely(call->func == NULL) /* was called already */) {
         return done < 0 ? NULL : Py_NewRef(Py_None);
     }
@@ -72,7 +63,7 @@ executor_call_deliver(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg
     if (loop->handoff != NULL) {
         handoff_delivered(loop->handoff);
     }
-    int done = future_is_done(loop->state, call->awaited);
+    int done = future_is(call->awaited, loop->state->str_done);
     if (done != 0) {
         return done < 0 ? NULL : Py_NewRef(Py_None);
     }

@@ -52,4 +52,7 @@ COLD Py_ssize_t named_bind(const NamedParameters *parameters, PyObject *const *a
 #define NAMED(function)                                                                          \
     (PyCFunction)(void (*)(void)) function##_named, METH_FASTCALL | METH_KEYWORDS
 
+/* The same of a method that takes its arguments as a tuple and a dict. */
+#define KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS
+
 #endif

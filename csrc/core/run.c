@@ -264,19 +264,17 @@ static PyObject *
 loop_stop_at_end(PyObject *self, PyObject *future)
 {
     CoreState *state = LOOP(self)->state;
-    PyObject *cancelled = PyObject_CallMethodNoArgs(future, state->str_cancelled);
-    PyObject *exc = cancelled == Py_False
-                        ? PyObject_CallMethodNoArgs(future, state->str_exception)
-                        : Py_XNewRef(cancelled);
+    int cancelled = future_is(future, state->str_cancelled);
+    PyObject *exc =
+        cancelled == 0 ? PyObject_CallMethodNoArgs(future, state->str_exception) : NULL;
+    if (cancelled < 0 || (cancelled == 0 && exc == NULL)) {
+        return NULL;
+    }
     bool has_left = exc != NULL
                     && (PyErr_GivenExceptionMatches(exc, PyExc_SystemExit)
                         || PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt));
-    Py_XDECREF(cancelled);
     Py_XDECREF(exc);
-    if (exc == NULL || has_left) {
-        return exc == NULL ? NULL : Py_NewRef(Py_None);
-    }
-    return PyObject_CallMethodNoArgs(self, state->str_stop);
+    return has_left ? Py_NewRef(Py_None) : PyObject_CallMethodNoArgs(self, state->str_stop);
 }
 
 static PyMethodDef loop_stop_at_end_def = {"run_until_complete_done", loop_stop_at_end, METH_O,
@@ -291,15 +289,6 @@ call_and_discard(PyObject *target, PyObject *method, PyObject *arg)
     return result == NULL ? -1 : 0;
 }
 
-static int
-method_is_true(PyObject *target, PyObject *method)
-{
-    PyObject *result = PyObject_CallMethodNoArgs(target, method);
-    int truth = result == NULL ? -1 : PyObject_IsTrue(result);
-    Py_XDECREF(result);
-    return truth;
-}
-
 /* The run failed for another reason than the task's own exception, which the caller will
  * see: mark that one as retrieved, so that it is not reported twice. */
 static void
@@ -307,8 +296,7 @@ loop_consume_exception(LoopObject *loop, PyObject *task)
 {
     CoreState *state = loop->state;
     PyObject *exc = PyErr_GetRaisedException();
-    if (method_is_true(task, state->str_done) == 1
-        && method_is_true(task, state->str_cancelled) == 0) {
+    if (future_is(task, state->str_done) == 1 && future_is(task, state->str_cancelled) == 0) {
         call_and_discard(task, state->str_exception, NULL);
     }
     PyErr_Clear();
@@ -367,7 +355,7 @@ loop_py_run_until_complete(PyObject *self, PyObject *awaitable)
         PyErr_SetRaisedException(exc);
         goto cleanup;
     }
-    int is_done = method_is_true(future, state->str_done);
+    int is_done = future_is(future, state->str_done);
     if (is_done == 0) {
         PyErr_SetString(PyExc_RuntimeError, "Event loop stopped before Future completed.");
     }

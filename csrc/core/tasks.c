@@ -51,6 +51,15 @@ loop_done_future(LoopObject *loop)
     return loop->done_future;
 }
 
+int
+future_is(PyObject *future, PyObject *question)
+{
+    PyObject *answer = PyObject_CallMethodNoArgs(future, question);
+    int truth = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    return truth;
+}
+
 void
 loop_wake_waiter(LoopObject *loop, PyObject **waiter, PyObject *exc, PyObject *transport)
 {
@@ -60,15 +69,14 @@ loop_wake_waiter(LoopObject *loop, PyObject **waiter, PyObject *exc, PyObject *t
         return;
     }
     *waiter = NULL;
-    PyObject *cancelled = PyObject_CallMethodNoArgs(future, state->str_cancelled);
-    if (cancelled == Py_False) {
+    int cancelled = future_is(future, state->str_cancelled);
+    if (cancelled == 0) {
         result = exc != NULL ? PyObject_CallMethodOneArg(future, state->str_set_exception, exc)
                              : PyObject_CallMethodOneArg(future, state->str_set_result, Py_None);
     }
-    if (cancelled == NULL || (cancelled == Py_False && result == NULL)) {
+    if (cancelled < 0 || (cancelled == 0 && result == NULL)) {
         loop_report_raised(loop, "waiter of a connection", "transport", transport, NULL, NULL);
     }
-    Py_XDECREF(cancelled);
     Py_XDECREF(result);
     Py_DECREF(future);
 }

@@ -10,6 +10,8 @@ enum { WATCH_READ = 0, WATCH_WRITE = 1 };
 
 /* The descriptor of an int or of an object with fileno(); -1 with ValueError. */
 int fd_from_object(PyObject *object);
+/* The same of a file object alone, with what its fileno() raises. */
+int fd_from_file(LoopObject *loop, PyObject *file);
 /* RuntimeError when a transport or a server of this loop uses the descriptor. */
 int watchers_check_free(LoopObject *loop, int fd);
 /* Waits for `fd` in one direction: `handle` (a kept handle; the watcher takes its own
@@ -20,6 +22,39 @@ int watchers_set(LoopObject *loop, int fd, int direction, HandleObject *handle, 
 /* 1: was watched; its handle is cancelled. 0: was not. With an `owner` the descriptor may stay
  * polled for its next operation until watchers_settle(). */
 int watchers_unset(LoopObject *loop, int fd, int direction, PyObject *owner);
+
+/* A watch for an object of ours: `ready(loop, waits, NULL)` runs right in the poll's callback. A
+ * new reference to its handle; NULL: error. `owner` as above. */
+static inline HandleObject *
+watchers_begin(LoopObject *loop, int fd, int direction, handle_native ready, PyObject *waits,
+               PyObject *owner)
+{
+    HandleObject *handle = handle_new_kept(loop, waits, NULL, 0);
+    if (unlikely(handle == NULL)) {
+        return NULL;
+    }
+    handle->native = ready;
+    handle->flags |= HANDLE_DIRECT;
+    if (unlikely(watchers_set(loop, fd, direction, handle, owner) < 0)) {
+        handle_finish(handle);
+        Py_CLEAR(handle);
+    }
+    return handle;
+}
+
+/* Its end: *handle is given up. Somebody else may watch the descriptor by now: then theirs goes
+ * on. */
+static inline void
+watchers_end(LoopObject *loop, int fd, int direction, HandleObject **handle, PyObject *owner)
+{
+    HandleObject *ended = *handle;
+    *handle = NULL;
+    if (!(ended->flags & HANDLE_CANCELLED) && ended->loop != NULL) {
+        watchers_unset(loop, fd, direction, owner);
+    }
+    Py_DECREF(ended);
+}
+
 /* A transport, or a server that listens, takes the descriptor (borrowed pointer). It replaces
  * whoever had the number: where that may be somebody living, watchers_check_free() comes first.
  */

@@ -27,16 +27,10 @@ sockop_watch_owner(SockOpObject *op)
 static void
 sockop_stop_waiting(SockOpObject *op)
 {
-    HandleObject *handle = op->handle;
-    if (handle == NULL) {
-        return;
+    if (op->handle != NULL) {
+        watchers_end(op->waiter.loop, op->fd, op->kind->direction, &op->handle,
+                     sockop_watch_owner(op));
     }
-    op->handle = NULL;
-    /* Somebody else may watch the descriptor by now: only our own watch ends. */
-    if (!(handle->flags & HANDLE_CANCELLED) && handle->loop != NULL) {
-        watchers_unset(op->waiter.loop, op->fd, op->kind->direction, sockop_watch_owner(op));
-    }
-    Py_DECREF(handle);
 }
 
 static void
@@ -114,15 +108,9 @@ sockop_wait(SockOpObject *op)
     if (loop_check_closed(loop) < 0 || watchers_check_free(loop, op->fd) < 0) {
         return NULL;
     }
-    op->handle = handle_new_kept(loop, (PyObject *)op, NULL, 0);
+    op->handle = watchers_begin(loop, op->fd, op->kind->direction, sockop_ready, (PyObject *)op,
+                                sockop_watch_owner(op));
     if (op->handle == NULL) {
-        return NULL;
-    }
-    op->handle->native = sockop_ready;
-    op->handle->flags |= HANDLE_DIRECT;
-    if (watchers_set(loop, op->fd, op->kind->direction, op->handle, sockop_watch_owner(op)) < 0) {
-        handle_finish(op->handle);
-        Py_CLEAR(op->handle);
         return NULL;
     }
     op->stage = SOCKOP_WAITING;

@@ -37,15 +37,31 @@ try_method(SockOpObject *op, const char *method, int arguments)
     }
     PyObject *result = PyObject_Vectorcall(bound, op->args, (size_t)arguments, NULL);
     Py_DECREF(bound);
-    if (result == NULL
-        && (PyErr_ExceptionMatches(PyExc_BlockingIOError)
-            || PyErr_ExceptionMatches(PyExc_InterruptedError))) {
-        PyErr_Clear();
+    if (result == NULL) {
+        method_would_block(); /* then no exception is left */
     }
     return result;
 }
 
 /* ---- receiving ------------------------------------------------------------------------ */
+
+/* Into bytes of their own: more was asked for than the loop has room for. */
+static PyObject *
+recv_large(SockOpObject *op, Py_ssize_t size)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
+    if (bytes == NULL) {
+        return NULL;
+    }
+    ssize_t count = recv(op->fd, PyBytes_AS_STRING(bytes), (size_t)size, MSG_DONTWAIT);
+    if (count < 0) {
+        Py_DECREF(bytes);
+        return blocked_or_error();
+    }
+    op->drained = count > 0 && count < size;
+    _PyBytes_Resize(&bytes, count);
+    return bytes;
+}
 
 PyObject *
 sockop_try_recv(SockOpObject *op)
@@ -72,23 +88,12 @@ sockop_try_recv(SockOpObject *op)
     else {
         buffer = size <= READ_BUFFER_SIZE ? loop_read_buffer(op->waiter.loop) : NULL;
     }
-    if (likely(buffer != NULL)) {
-        ssize_t count = recv(op->fd, buffer, (size_t)size, MSG_DONTWAIT);
-        op->drained = count > 0 && count < size;
-        return count < 0 ? blocked_or_error() : blocks_take(op->waiter.loop, buffer, count);
+    if (unlikely(buffer == NULL)) {
+        return recv_large(op, size);
     }
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
-    if (bytes == NULL) {
-        return NULL;
-    }
-    ssize_t count = recv(op->fd, PyBytes_AS_STRING(bytes), (size_t)size, MSG_DONTWAIT);
-    if (count < 0) {
-        Py_DECREF(bytes);
-        return blocked_or_error();
-    }
+    ssize_t count = recv(op->fd, buffer, (size_t)size, MSG_DONTWAIT);
     op->drained = count > 0 && count < size;
-    _PyBytes_Resize(&bytes, count);
-    return bytes;
+    return count < 0 ? blocked_or_error() : blocks_take(op->waiter.loop, buffer, count);
 }
 
 PyObject *
@@ -201,16 +206,9 @@ sockop_try_sendto(SockOpObject *op)
 PyObject *
 sockop_try_accept(SockOpObject *op)
 {
-    PyObject *pair = try_method(op, "accept", 0);
+    PyObject *given = try_method(op, "accept", 0);
+    PyObject *pair = given == NULL ? NULL : method_pair(given, "accept() returned no pair");
     if (pair == NULL) {
-        return NULL;
-    }
-    Py_SETREF(pair, PySequence_Tuple(pair));
-    if (pair == NULL || PyTuple_GET_SIZE(pair) != 2) {
-        if (pair != NULL) {
-            PyErr_SetString(PyExc_ValueError, "accept() returned no pair");
-            Py_DECREF(pair);
-        }
         return NULL;
     }
     PyObject *result = PyObject_CallMethodOneArg(

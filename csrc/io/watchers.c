@@ -248,7 +248,7 @@ watcher_free_parked(PyObject *capsule)
 }
 
 static void
-watcher_freed(uv_handle_t *handle)
+watcher_closed(uv_handle_t *handle)
 {
     LoopObject *loop = ((Watcher *)handle->data)->loop;
     loop_enter_python(loop);
@@ -288,7 +288,7 @@ watcher_close(LoopObject *loop, WatcherSlot *slot)
     PyObject *owner = watcher->owner;
     PyObject *file = watcher->file;
     watcher->owner = watcher->file = NULL;
-    uv_close((uv_handle_t *)&watcher->poll, watcher_freed);
+    uv_close((uv_handle_t *)&watcher->poll, watcher_closed);
     Py_XDECREF(owner);
     Py_XDECREF(file);
 }
@@ -319,6 +319,15 @@ fd_from_object(PyObject *object)
     }
     int fd = fd_from_object(number);
     Py_DECREF(number);
+    return fd;
+}
+
+int
+fd_from_file(LoopObject *loop, PyObject *file)
+{
+    PyObject *number = PyObject_CallMethodNoArgs(file, loop->state->str_fileno);
+    int fd = number == NULL ? -1 : fd_from_object(number);
+    Py_XDECREF(number);
     return fd;
 }
 

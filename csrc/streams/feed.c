@@ -134,20 +134,18 @@ static COLD int
 feed_wake_future(CoreState *state, PyObject *waiter)
 {
     PyObject *result = PyObject_CallMethodOneArg(waiter, state->str_set_result, Py_None);
-    if (result == NULL) { /* already cancelled: that is no error */
-        PyObject *raised = PyErr_GetRaisedException();
-        result = PyObject_CallMethodNoArgs(waiter, state->str_cancelled);
-        if (result == Py_True) {
-            Py_DECREF(raised);
-        }
-        else {
-            PyErr_Clear();
-            Py_CLEAR(result);
-            PyErr_SetRaisedException(raised);
-        }
+    if (result != NULL) {
+        Py_DECREF(result);
+        return 0;
     }
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    PyObject *raised = PyErr_GetRaisedException();
+    if (future_is(waiter, state->str_cancelled) == 1) { /* already: that is no error */
+        Py_DECREF(raised);
+        return 0;
+    }
+    PyErr_Clear();
+    PyErr_SetRaisedException(raised);
+    return -1;
 }
 
 static int

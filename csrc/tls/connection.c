@@ -3,6 +3,7 @@
  */
 
 #include "tls/connection.h"
+#include "transports/protocol.h"
 
 
 const char tls_feed_failed[] = "Fatal error: protocol.buffer_updated() call failed.";
@@ -36,7 +37,7 @@ tls_log(TLSObject *tls, const char *format, PyObject *argument, PyObject *exc)
 int
 tls_set_app_protocol(TLSObject *tls, PyObject *protocol)
 {
-    int buffered = is_buffered_protocol(tls->loop->state, protocol);
+    int buffered = protocol_is_buffered(tls->loop->state, protocol);
     if (buffered < 0) {
         return -1;
     }
@@ -233,10 +234,29 @@ remember_session(TLSObject *tls)
     return PyDict_SetItem(tls->extra, state->str_ssl_object, sslobj);
 }
 
+/* The user's protocol hears of the connection; -1: it has raised, and the connection failed. */
+static int
+tell_app_made(TLSObject *tls)
+{
+    PyObject *protocol = Py_NewRef(tls->app_protocol); /* it may put another in its place */
+    PyObject *result = NULL;
+    tls->app_state = TLS_APP_MADE;
+    if (streams_adopt(tls->loop, protocol, &tls->feed) == 0) {
+        result = PyObject_CallMethodOneArg(protocol, tls->loop->state->str_connection_made,
+                                           (PyObject *)tls);
+    }
+    Py_DECREF(protocol);
+    if (result == NULL) {
+        tls_fatal(tls, tls_feed_failed);
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
 static void
 handshake_done(TLSObject *tls)
 {
-    CoreState *state = tls->loop->state;
     tls_stop_timer(tls, &tls->handshake_timer);
     tls->state = TLS_WRAPPED;
     if (remember_session(tls) < 0) {
@@ -249,20 +269,8 @@ handshake_done(TLSObject *tls)
     if (tls->app_state == TLS_APP_MADE) {
         tls->flags |= TLS_READ_HELD;
     }
-    else {
-        tls->app_state = TLS_APP_MADE;
-        PyObject *protocol = Py_NewRef(tls->app_protocol); /* it may put another in its place */
-        PyObject *result = NULL;
-        if (streams_adopt(tls->loop, protocol, &tls->feed) == 0) {
-            result =
-                PyObject_CallMethodOneArg(protocol, state->str_connection_made, (PyObject *)tls);
-        }
-        Py_DECREF(protocol);
-        if (result == NULL) {
-            tls_fatal(tls, tls_feed_failed);
-            return;
-        }
-        Py_DECREF(result);
+    else if (tell_app_made(tls) < 0) {
+        return;
     }
     loop_wake_waiter(tls->loop, &tls->waiter, NULL, (PyObject *)tls);
     if (tls->backlog > 0) {

@@ -46,7 +46,7 @@ enum {
     TLS_APP_PAUSED = 1 << 2,         /* its pause_writing() was called */
     TLS_READ_PAUSED = 1 << 3,        /* pause_reading() */
     TLS_LOWER_READ_PAUSED = 1 << 4,  /* the transport below was told not to read */
-    TLS_LOWER_WRITE_PAUSED = 1 << 5, /* the transport below told not to write */
+    TLS_LOWER_WRITE_PAUSED = 1 << 5, /* it has told us not to write */
     TLS_EOF_RECEIVED = 1 << 6,       /* the transport below has seen the end */
     TLS_CLOSED_AGAIN = 1 << 7,       /* close() was called on a closed transport */
     TLS_READ_HELD = 1 << 8,          /* who awaits start_tls() has not been told yet */

@@ -6,6 +6,7 @@
 
 #include "tls/connection.h"
 #include "io/blocks.h"
+#include "transports/protocol.h"
 
 
 /* Fails as a whole: asyncio's SSLProtocol does so for whatever goes wrong while it reads. */
@@ -151,28 +152,20 @@ read_bytes(TLSObject *tls)
 
 /* ---- get_buffer, buffer_updated ------------------------------------------------------- */
 
+/* Fills in `view`, which the caller releases. -1: as of call_app(). */
 static int
-protocol_buffer(TLSObject *tls, Py_buffer *view)
+ask_for_buffer(TLSObject *tls, PyObject *protocol, Py_buffer *view)
 {
-    CoreState *state = tls->loop->state;
-    PyObject *protocol = Py_XNewRef(tls->app_protocol);
-    PyObject *hint = PyLong_FromSize_t(tls->engine.kind->pending(&tls->engine));
     PyObject *offered = NULL;
-    int status = -1;
-    if (hint != NULL && protocol != NULL) {
-        offered = PyObject_CallMethodOneArg(protocol, state->str_get_buffer, hint);
+    PyObject *hint = PyLong_FromSize_t(tls->engine.kind->pending(&tls->engine));
+    if (likely(hint != NULL && protocol != NULL)) {
+        offered = PyObject_CallMethodOneArg(protocol, tls->loop->state->str_get_buffer, hint);
     }
-    if (offered != NULL) {
-        status = PyObject_GetBuffer(offered, view, PyBUF_WRITABLE);
-    }
-    if (status == 0 && view->len == 0) {
-        PyBuffer_Release(view);
-        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
-        status = -1;
-    }
-    Py_XDECREF(offered);
     Py_XDECREF(hint);
-    Py_XDECREF(protocol);
+    int status = protocol_take_buffer(offered, view);
+    if (unlikely(status < 0) && PyErr_Occurred()) {
+        app_failed(tls);
+    }
     return status;
 }
 
@@ -188,11 +181,8 @@ read_into_buffer(TLSObject *tls)
         }
         Py_buffer view;
         PyObject *owner = Py_XNewRef(tls->app_protocol); /* get_buffer() may install another */
-        if (protocol_buffer(tls, &view) < 0) {
+        if (ask_for_buffer(tls, owner, &view) < 0) {
             Py_XDECREF(owner);
-            if (PyErr_Occurred()) {
-                app_failed(tls);
-            }
             return false;
         }
         if (tls->state != TLS_WRAPPED && tls->state != TLS_FLUSHING) {

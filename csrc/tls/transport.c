@@ -386,8 +386,6 @@ tls_dealloc(PyObject *self)
     compat_free_instance(self);
 }
 
-#define KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS
-
 NAMED_ONE(tls_py_write, "write", "data")
 NAMED_ONE(tls_py_writelines, "writelines", "list_of_data")
 NAMED_ONE(tls_py_set_protocol, "set_protocol", "protocol")

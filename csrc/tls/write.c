@@ -7,6 +7,7 @@
  */
 
 #include "tls/connection.h"
+#include "transports/flow.h"
 
 /* Ciphertext of one send: what is left over by the kernel is copied, and the buffer should
  * stay in the cache. */
@@ -199,12 +200,10 @@ encrypt(TLSObject *tls, size_t limit)
     return true;
 }
 
-/* Takes the loop's buffer for as long as a connection encrypts into it. */
-static void
-flush_to_stream(TLSObject *tls, bool all)
+/* The loop's buffer, empty, for as long as a connection encrypts into it. */
+static inline TLSBuffer
+borrow_buffer(LoopObject *loop)
 {
-    LoopObject *loop = tls->loop;
-    TLSEngine *engine = &tls->engine;
     TLSBuffer buffer = {0};
     if (loop->tls_buffer != NULL) {
         buffer = *loop->tls_buffer;
@@ -212,6 +211,28 @@ flush_to_stream(TLSObject *tls, bool all)
         loop->tls_buffer->capacity = 0;
     }
     buffer.size = 0;
+    return buffer;
+}
+
+static inline void
+give_buffer_back(LoopObject *loop, TLSBuffer *buffer)
+{
+    if (loop->tls_buffer == NULL) {
+        loop->tls_buffer = PyMem_RawCalloc(1, sizeof(TLSBuffer));
+    }
+    if (loop->tls_buffer == NULL || loop->tls_buffer->data != NULL || loop->closed) {
+        tls_buffer_free(buffer); /* a connection that was called meanwhile has left its own */
+    }
+    else {
+        *loop->tls_buffer = *buffer;
+    }
+}
+
+static void
+flush_to_stream(TLSObject *tls, bool all)
+{
+    TLSEngine *engine = &tls->engine;
+    TLSBuffer buffer = borrow_buffer(tls->loop);
     if (engine->out.size > 0
         && tls_buffer_append(&buffer, engine->out.data, engine->out.size) == 0) {
         engine->out.size = 0; /* what the handshake left leaves in the same send */
@@ -234,15 +255,7 @@ flush_to_stream(TLSObject *tls, bool all)
             break;
         }
     }
-    if (loop->tls_buffer == NULL) {
-        loop->tls_buffer = PyMem_RawCalloc(1, sizeof(TLSBuffer));
-    }
-    if (loop->tls_buffer == NULL || loop->tls_buffer->data != NULL || loop->closed) {
-        tls_buffer_free(&buffer);
-    }
-    else {
-        *loop->tls_buffer = buffer;
-    }
+    give_buffer_back(tls->loop, &buffer);
 }
 
 static void
@@ -306,25 +319,14 @@ tls_loop_closed(LoopObject *loop)
 
 /* ---- write() -------------------------------------------------------------------------- */
 
-static COLD void
-refuse_write(TLSObject *tls)
-{
-    if (tls->writes_after_loss++ < 5) { /* asyncio's LOG_THRESHOLD_FOR_CONNLOST_WRITES */
-        return;
-    }
-    PyObject *result =
-        PyObject_CallMethod(tls->loop->state->logger, "warning", "s", "SSL connection is closed");
-    if (result == NULL) {
-        PyErr_WriteUnraisable((PyObject *)tls);
-    }
-    Py_XDECREF(result);
-}
-
 int
 tls_write(TLSObject *tls, PyObject *bytes)
 {
     if (unlikely(tls->state != TLS_WRAPPED && tls->state != TLS_DO_HANDSHAKE)) {
-        refuse_write(tls);
+        if (flow_refuse_write(tls->loop, &tls->writes_after_loss, "SSL connection is closed")
+            < 0) {
+            PyErr_WriteUnraisable((PyObject *)tls);
+        }
         return 0;
     }
     if (tls_backlog_append(tls, bytes) < 0) {

@@ -9,6 +9,7 @@
 
 #include "transports/stream.h"
 #include "core/awaitable.h"
+#include "core/waiter.h"
 #include "io/address.h"
 #include "io/io.h"
 
@@ -24,17 +25,15 @@ typedef enum {
 } ConnectStage;
 
 typedef struct {
-    PyObject_HEAD
-    LoopObject *loop;
-    PyObject *factory; /* protocol_factory */
-    PyObject *address; /* as the caller knows it */
+    WaiterObject waiter; /* of the handshake, then of connection_made() */
+    PyObject *factory;   /* protocol_factory */
+    PyObject *address;   /* as the caller knows it */
     ConnectStage stage;
     int fd, number; /* the socket, or -1; its protocol number */
     struct sockaddr_storage target;
     socklen_t target_length;
     struct sockaddr_storage peer; /* what is connected; AF_UNSPEC: not known */
     HandleObject *handle;         /* the watcher's, while waiting */
-    PyObject *future;             /* what the task waits for */
     StreamObject *stream;
     PyObject *protocol;
 } ConnectObject;
@@ -47,15 +46,9 @@ typedef struct {
 static void
 connect_stop_waiting(ConnectObject *op)
 {
-    HandleObject *handle = op->handle;
-    if (handle == NULL) {
-        return;
+    if (op->handle != NULL) {
+        watchers_end(op->waiter.loop, op->fd, WATCH_WRITE, &op->handle, NULL);
     }
-    op->handle = NULL;
-    if (!(handle->flags & HANDLE_CANCELLED) && handle->loop != NULL) {
-        watchers_unset(op->loop, op->fd, WATCH_WRITE, NULL);
-    }
-    Py_DECREF(handle);
 }
 
 static void
@@ -67,7 +60,10 @@ connect_finish(ConnectObject *op)
         close(op->fd);
         op->fd = -1;
     }
-    Py_CLEAR(op->future);
+    if (op->stream != NULL) {
+        Py_CLEAR(op->stream->waiter); /* nobody waits any more */
+    }
+    waiter_drop(&op->waiter);
     Py_CLEAR(op->stream);
     Py_CLEAR(op->protocol);
 }
@@ -84,52 +80,25 @@ connect_abandon(ConnectObject *op)
 
 /* ---- waiting -------------------------------------------------------------------------- */
 
-/* A future for the task to wait for, owned by `op` as well; NULL on error. */
-static PyObject *
-connect_new_future(ConnectObject *op)
-{
-    Py_XSETREF(op->future, loop_new_future(op->loop));
-    if (op->future == NULL
-        || PyObject_SetAttr(op->future, op->loop->state->str__asyncio_future_blocking, Py_True)
-               < 0) {
-        return NULL;
-    }
-    return Py_NewRef(op->future);
-}
-
 /* The descriptor is writable: the task goes on, and sees how the handshake ended. */
 static PyObject *
-connect_ready(LoopObject *loop, PyObject *owner, PyObject *Py_UNUSED(arg))
+connect_ready(LoopObject *Py_UNUSED(loop), PyObject *owner, PyObject *Py_UNUSED(arg))
 {
     ConnectObject *op = CONNECT(owner);
     connect_stop_waiting(op);
-    PyObject *done = PyObject_CallMethodNoArgs(op->future, loop->state->str_done);
-    Py_XDECREF(done);
-    if (done != Py_False) { /* cancelled: the task is about to tell us */
-        return done == NULL ? NULL : Py_NewRef(Py_None);
-    }
-    return PyObject_CallMethodOneArg(op->future, loop->state->str_set_result, Py_None);
+    return waiter_wake(&op->waiter) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static PySendResult
 connect_wait(ConnectObject *op, PyObject **result)
 {
-    PyObject *future = connect_new_future(op);
-    op->handle = future == NULL ? NULL : handle_new_kept(op->loop, (PyObject *)op, NULL, 0);
+    op->handle =
+        watchers_begin(op->waiter.loop, op->fd, WATCH_WRITE, connect_ready, (PyObject *)op, NULL);
     if (op->handle == NULL) {
-        Py_XDECREF(future);
-        return PYGEN_ERROR;
-    }
-    op->handle->native = connect_ready;
-    op->handle->flags |= HANDLE_DIRECT;
-    if (watchers_set(op->loop, op->fd, WATCH_WRITE, op->handle, NULL) < 0) {
-        handle_finish(op->handle);
-        Py_CLEAR(op->handle);
-        Py_DECREF(future);
         return PYGEN_ERROR;
     }
     op->stage = CONNECT_WAITING;
-    *result = future;
+    *result = waiter_begin(&op->waiter);
     return PYGEN_NEXT;
 }
 
@@ -171,10 +140,10 @@ static PySendResult
 connect_open(ConnectObject *op, PyObject **result)
 {
     op->protocol = PyObject_CallNoArgs(op->factory);
-    if (op->protocol == NULL || loop_check_closed(op->loop) < 0) {
+    if (op->protocol == NULL || loop_check_closed(op->waiter.loop) < 0) {
         return PYGEN_ERROR;
     }
-    StreamObject *stream = stream_new(op->loop, op->protocol, NULL);
+    StreamObject *stream = stream_new(op->waiter.loop, op->protocol, NULL);
     if (stream == NULL) {
         return PYGEN_ERROR;
     }
@@ -186,21 +155,19 @@ connect_open(ConnectObject *op, PyObject **result)
     op->fd = -1; /* the stream's now */
     op->stream = stream;
     op->stage = CONNECT_OPENING;
-    PyObject *future = connect_new_future(op);
-    stream->waiter = Py_XNewRef(future);
-    if (future == NULL || stream_start(stream) < 0) {
+    stream->waiter = waiter_begin(&op->waiter);
+    if (stream_start(stream) < 0) {
         stream_force_close(stream, NULL);
-        Py_XDECREF(future);
         return PYGEN_ERROR;
     }
-    *result = future;
+    *result = Py_NewRef(op);
     return PYGEN_NEXT;
 }
 
 static PySendResult
 connect_begin(ConnectObject *op, PyObject **result)
 {
-    if (loop_check_closed(op->loop) < 0
+    if (loop_check_closed(op->waiter.loop) < 0
         || PySys_Audit("socket.connect", "OO", Py_None, op->address) < 0
         || connect_make_socket(op) < 0) {
         return PYGEN_ERROR;
@@ -217,21 +184,11 @@ connect_begin(ConnectObject *op, PyObject **result)
     return connect_open(op, result);
 }
 
-/* Resumed though nothing happened: asyncio's futures say the same. */
-static PySendResult
-connect_refuse_resume(void)
-{
-    PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
-    return PYGEN_ERROR;
-}
-
 /* The wait is over: connected, or not. */
 static PySendResult
 connect_go_on(ConnectObject *op, PyObject **result)
 {
-    if (op->handle != NULL) {
-        return connect_refuse_resume();
-    }
+    connect_stop_waiting(op);
     int error = sockop_connect_status(op->fd, op->address);
     if (error != 0) {
         return error < 0 ? PYGEN_ERROR : connect_wait(op, result);
@@ -242,9 +199,6 @@ connect_go_on(ConnectObject *op, PyObject **result)
 static PySendResult
 connect_end(ConnectObject *op, PyObject **result)
 {
-    if (op->stream->waiter != NULL) {
-        return connect_refuse_resume();
-    }
     *result = PyTuple_Pack(2, op->stream, op->protocol);
     return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
 }
@@ -260,10 +214,14 @@ connect_send(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result)
         status = connect_begin(op, result);
         break;
     case CONNECT_WAITING:
-        status = connect_go_on(op, result);
+        if (waiter_end(&op->waiter) == 0) {
+            status = connect_go_on(op, result);
+        }
         break;
     case CONNECT_OPENING:
-        status = connect_end(op, result);
+        if (waiter_end(&op->waiter) == 0) {
+            status = connect_end(op, result);
+        }
         break;
     case CONNECT_DONE:
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
@@ -337,7 +295,7 @@ connect_py_make(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     if (op == NULL) {
         return NULL;
     }
-    op->loop = LOOP(Py_NewRef(loop));
+    op->waiter.loop = LOOP(Py_NewRef(loop));
     op->factory = Py_NewRef(args[0]);
     op->address = Py_NewRef(address);
     op->fd = -1;
@@ -354,21 +312,19 @@ connect_traverse(PyObject *self, visitproc visit, void *arg)
 {
     ConnectObject *op = CONNECT(self);
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(op->loop);
     Py_VISIT(op->factory);
     Py_VISIT(op->address);
     Py_VISIT(op->handle);
-    Py_VISIT(op->future);
     Py_VISIT(op->stream);
     Py_VISIT(op->protocol);
-    return 0;
+    return waiter_visit(&op->waiter, visit, arg);
 }
 
 static int
 connect_clear(PyObject *self)
 {
     ConnectObject *op = CONNECT(self);
-    if (op->loop != NULL) {
+    if (op->waiter.loop != NULL) {
         connect_finish(op);
     }
     Py_CLEAR(op->factory);
@@ -381,7 +337,7 @@ connect_dealloc(PyObject *self)
 {
     PyObject_GC_UnTrack(self);
     connect_clear(self);
-    Py_CLEAR(CONNECT(self)->loop);
+    Py_CLEAR(CONNECT(self)->waiter.loop);
     compat_free_instance(self);
 }
 

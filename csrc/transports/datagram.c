@@ -17,6 +17,7 @@
 #include "transports/polled.h"
 #include "io/address.h"
 #include "io/syscall.h"
+#include "transports/flow.h"
 
 #include <sys/un.h>
 
@@ -233,21 +234,12 @@ datagram_take(DatagramObject *datagram, DatagramRoom *room, int count)
 static COLD int
 datagram_receive_foreign(DatagramObject *datagram)
 {
-    PyObject *pair = PyObject_CallMethod(datagram->base.file, "recvfrom", "i", LARGEST);
-    if (pair == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
-            || PyErr_ExceptionMatches(PyExc_InterruptedError)) {
-            PyErr_Clear();
-            return 0;
-        }
-        return -1;
+    PyObject *given = PyObject_CallMethod(datagram->base.file, "recvfrom", "i", LARGEST);
+    if (given == NULL) {
+        return method_would_block() ? 0 : -1;
     }
-    Py_SETREF(pair, PySequence_Tuple(pair)); /* from a method that may be anybody's */
-    if (pair == NULL || PyTuple_GET_SIZE(pair) != 2) {
-        if (pair != NULL) {
-            PyErr_SetString(PyExc_ValueError, "recvfrom() returned no pair");
-            Py_DECREF(pair);
-        }
+    PyObject *pair = method_pair(given, "recvfrom() returned no pair");
+    if (pair == NULL) {
         return -1;
     }
     datagram->arrived[0] =
@@ -403,12 +395,7 @@ datagram_send_foreign(DatagramObject *datagram, PyObject *data, PyObject *addres
                                                  3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     Py_DECREF(sock);
     if (result == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
-            || PyErr_ExceptionMatches(PyExc_InterruptedError)) {
-            PyErr_Clear();
-            return 0;
-        }
-        return -1;
+        return method_would_block() ? 0 : -1;
     }
     Py_ssize_t size = PyLong_Check(result) ? PyLong_AsSsize_t(result) : 0;
     if (size < 0) {
@@ -559,7 +546,7 @@ datagram_sendto(DatagramObject *datagram, PyObject *data, PyObject *address)
     }
     if (unlikely((base->flags & POLLED_LOST)
                  && (datagram->address != NULL || base->file == NULL))) {
-        return polled_refuse_write(base, "socket.send() raised exception.");
+        return flow_refuse_write(base->loop, &base->losses, "socket.send() raised exception.");
     }
     if (likely(base->count == 0)) {
         int status = datagram_send(datagram, data, address);
@@ -680,7 +667,37 @@ datagram_fill_extra(DatagramObject *datagram, PyObject *sock)
     return status;
 }
 
-/* The socket stays the caller's. */
+static int
+datagram_find_family(DatagramObject *datagram)
+{
+    struct sockaddr_storage name = {0};
+    socklen_t length = sizeof(name);
+    if (getsockname(datagram->base.fd, (struct sockaddr *)&name, &length) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    datagram->family = name.ss_family;
+    return 0;
+}
+
+/* The descriptor is the transport's, and stays open for it. */
+static int
+datagram_own(DatagramObject *datagram, PyObject *sock)
+{
+    PolledObject *base = &datagram->base;
+    if (watchers_check_free(base->loop, base->fd) < 0
+        || watchers_claim(base->loop, base->fd, (PyObject *)datagram) < 0) {
+        return -1;
+    }
+    base->flags |= POLLED_CLAIMED;
+    int held = socket_hold(sock);
+    if (held > 0) {
+        base->flags |= POLLED_HOLDS_FILE;
+    }
+    return held < 0 ? -1 : 0;
+}
+
+/* After a failure: the socket stays the caller's. */
 static COLD void
 datagram_disown(DatagramObject *datagram, PyObject *sock)
 {
@@ -711,39 +728,16 @@ datagram_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
     if (datagram == NULL) {
         return NULL;
     }
-    PolledObject *base = &datagram->base;
-    struct sockaddr_storage name = {0};
-    socklen_t length = sizeof(name);
     int bound = address == Py_None ? 0 : PyObject_IsTrue(address);
-    if (bound < 0 || datagram_fill_extra(datagram, sock) < 0) {
-        goto error;
+    datagram->address = bound > 0 ? Py_NewRef(address) : NULL;
+    if (bound < 0 || datagram_fill_extra(datagram, sock) < 0 || datagram_find_family(datagram) < 0
+        || datagram_own(datagram, sock) < 0 || polled_start(&datagram->base, true) < 0) {
+        datagram_disown(datagram, sock);
+        Py_DECREF(datagram);
+        return NULL;
     }
-    if (getsockname(base->fd, (struct sockaddr *)&name, &length) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        goto error;
-    }
-    datagram->address = bound ? Py_NewRef(address) : NULL;
-    datagram->family = name.ss_family;
-    if (watchers_check_free(loop, base->fd) < 0
-        || watchers_claim(loop, base->fd, (PyObject *)datagram) < 0) {
-        goto error;
-    }
-    base->flags |= POLLED_CLAIMED;
-    int held = socket_hold(sock);
-    if (held < 0) {
-        goto error;
-    }
-    base->flags |= held > 0 ? POLLED_HOLDS_FILE : 0;
-    if (polled_start(base, true) < 0) {
-        goto error;
-    }
-    base->file = Py_NewRef(sock);
+    datagram->base.file = Py_NewRef(sock);
     return (PyObject *)datagram;
-
-error:
-    datagram_disown(datagram, sock);
-    Py_DECREF(datagram);
-    return NULL;
 }
 
 /* ---- the type ------------------------------------------------------------------------- */

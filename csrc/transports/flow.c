@@ -1,4 +1,5 @@
-/* Water marks, as every writing transport has them. Touches no transport. */
+/* What every writing transport has: water marks, writelines(), writes that come too late. Touches
+ * no transport. */
 
 #include "transports/flow.h"
 
@@ -80,4 +81,18 @@ flow_lines(PyObject *lines)
     PyObject *one = joined == NULL ? NULL : PyTuple_Pack(1, joined);
     Py_XDECREF(joined);
     return one;
+}
+
+COLD int
+flow_refuse_write(LoopObject *loop, uint32_t *losses, const char *warning)
+{
+    if (*losses >= 5) { /* asyncio's LOG_THRESHOLD_FOR_CONNLOST_WRITES */
+        PyObject *result = PyObject_CallMethod(loop->state->logger, "warning", "s", warning);
+        if (result == NULL) {
+            return -1;
+        }
+        Py_DECREF(result);
+    }
+    ++*losses;
+    return 0;
 }

@@ -1,4 +1,4 @@
-/* Water marks, as every writing transport has them. */
+/* What every writing transport has: water marks, writelines(), writes that come too late. */
 #ifndef UVLOOP_CLONE_FLOW_H
 #define UVLOOP_CLONE_FLOW_H
 
@@ -14,5 +14,9 @@ int flow_parse_limits(PyObject *args, PyObject *kwargs, Py_ssize_t high_default,
 
 /* What writelines() writes, as a list or tuple of bytes-like objects; a new reference. */
 PyObject *flow_lines(PyObject *lines);
+
+/* A write after the connection was lost: counted in *losses, and from the fifth on asyncio's log
+ * is told. -1 with an exception. */
+int flow_refuse_write(LoopObject *loop, uint32_t *losses, const char *warning);
 
 #endif

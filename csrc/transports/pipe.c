@@ -340,8 +340,9 @@ write_pipe_write(PolledObject *transport, PyObject *data)
     int status = 0;
     if (view.len > 0) {
         if (transport->flags & (POLLED_CLOSING | POLLED_LOST)) {
-            status = polled_refuse_write(
-                transport, "pipe closed by peer or os.write(pipe, data) raised exception.");
+            status = flow_refuse_write(
+                transport->loop, &transport->losses,
+                "pipe closed by peer or os.write(pipe, data) raised exception.");
         }
         else if (transport->count > 0 || (sent = write_pipe_try(transport, &view)) >= 0) {
             if (sent < view.len) {

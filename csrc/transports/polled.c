@@ -5,6 +5,7 @@
 
 #include "transports/polled.h"
 #include "transports/flow.h"
+#include "transports/protocol.h"
 
 
 /* ---- calling the protocol ------------------------------------------------------------- */
@@ -28,7 +29,7 @@ polled_call(PolledObject *transport, PyObject *name, PyObject *arg)
     return result;
 }
 
-COLD static void
+static COLD void
 polled_report_callback(PolledObject *transport, PyObject *name, PyObject *protocol)
 {
     LoopObject *loop = transport->loop;
@@ -55,7 +56,7 @@ polled_notify(PolledObject *transport, PyObject *name, PyObject *arg)
     Py_XDECREF(result);
 }
 
-COLD static void
+static COLD void
 polled_log_values(PolledObject *transport, const char *level, PyObject *arguments)
 {
     PyObject *method =
@@ -87,23 +88,18 @@ polled_watch(PolledObject *transport, int direction)
     if (transport->flags & flag) {
         return 0;
     }
-    HandleObject *handle = loop_check_closed(loop) < 0
-                               ? NULL
-                               : handle_new_kept(loop, (PyObject *)transport, NULL, 0);
+    if (loop_check_closed(loop) < 0) {
+        return -1;
+    }
+    HandleObject *handle =
+        watchers_begin(loop, transport->fd, direction, transport->kind->ready[direction],
+                       (PyObject *)transport, NULL);
     if (handle == NULL) {
         return -1;
     }
-    handle->native = transport->kind->ready[direction];
-    handle->flags |= HANDLE_DIRECT;
-    int status = watchers_set(loop, transport->fd, direction, handle, NULL);
-    if (status == 0) {
-        transport->flags |= flag;
-    }
-    else {
-        handle_finish(handle);
-    }
-    Py_DECREF(handle);
-    return status;
+    transport->flags |= flag;
+    Py_DECREF(handle); /* the watcher has it */
+    return 0;
 }
 
 void
@@ -173,12 +169,7 @@ PolledObject *
 polled_new(PyTypeObject *type, const PolledKind *kind, LoopObject *loop, PyObject *file,
            PyObject *protocol, PyObject *waiter, PyObject *extra)
 {
-    PyObject *number = PyObject_CallMethodNoArgs(file, loop->state->str_fileno);
-    if (number == NULL) {
-        return NULL;
-    }
-    int fd = fd_from_object(number);
-    Py_DECREF(number);
+    int fd = fd_from_file(loop, file);
     if (fd < 0 || protocol_check(loop->state, protocol) < 0) {
         return NULL;
     }
@@ -372,7 +363,7 @@ polled_fatal(PolledObject *transport, const char *message)
 
 /* ---- what waits to be sent ------------------------------------------------------------ */
 
-COLD static int
+static COLD int
 polled_grow(PolledObject *transport)
 {
     size_t capacity = transport->capacity ? transport->capacity * 2 : 8;
@@ -467,21 +458,6 @@ polled_maybe_resume_protocol(PolledObject *transport)
             polled_call(transport, transport->loop->state->str_resume_writing, NULL);
         polled_flow_control_called(transport, result, "protocol.resume_writing() failed");
     }
-}
-
-COLD int
-polled_refuse_write(PolledObject *transport, const char *warning)
-{
-    if (transport->losses >= 5) { /* asyncio's LOG_THRESHOLD */
-        PyObject *result =
-            PyObject_CallMethod(transport->loop->state->logger, "warning", "s", warning);
-        if (result == NULL) {
-            return -1;
-        }
-        Py_DECREF(result);
-    }
-    transport->losses++;
-    return 0;
 }
 
 /* ---- shared methods ------------------------------------------------------------------- */

@@ -104,8 +104,6 @@ polled_item(PolledObject *transport, size_t index)
 }
 void polled_maybe_pause_protocol(PolledObject *transport);
 void polled_maybe_resume_protocol(PolledObject *transport);
-/* 0, or -1 with an exception; counts a write after the loss, and warns from the fifth. */
-int polled_refuse_write(PolledObject *transport, const char *warning);
 
 /* For the types: garbage collection, shared methods. */
 int polled_traverse(PyObject *self, visitproc visit, void *arg);
@@ -157,9 +155,7 @@ int polled_set_file(PyObject *self, PyObject *value, void *closure);
          PyDoc_STR("get_write_buffer_limits($self, /)\n--\n\nThe water marks (low, high), in "   \
                    "bytes.")},                                                                   \
     {                                                                                            \
-        "set_write_buffer_limits",                                                               \
-            (PyCFunction)(void (*)(void))polled_py_set_write_buffer_limits,                      \
-            METH_VARARGS | METH_KEYWORDS,                                                        \
+        "set_write_buffer_limits", KEYWORDS(polled_py_set_write_buffer_limits),                  \
             PyDoc_STR("set_write_buffer_limits($self, high=None, low=None)\n--\n\n"              \
                       "Set the water marks of pause_writing() and resume_writing(), in bytes.")  \
     }

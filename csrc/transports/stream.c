@@ -7,8 +7,9 @@
 #include "transports/stream.h"
 #include "io/address.h"
 #include "io/io.h"
-#include "transports/flow.h"
 #include "tls/tls.h"
+#include "transports/flow.h"
+#include "transports/protocol.h"
 #include "transports/server.h"
 
 #include <netinet/tcp.h>
@@ -37,40 +38,6 @@ stream_call_protocol(StreamObject *stream, PyObject *name, PyObject *arg)
     return result;
 }
 
-int
-is_buffered_protocol(CoreState *state, PyObject *protocol)
-{
-    PyTypeObject *type = Py_TYPE(protocol);
-    if (PyType_IsSubtype(type, (PyTypeObject *)state->asyncio_protocol)
-        && !PyType_IsSubtype(type, (PyTypeObject *)state->asyncio_buffered_protocol)) {
-        return 0; /* the usual one, without a look at its attributes */
-    }
-    int found = PyObject_IsInstance(protocol, state->asyncio_buffered_protocol);
-    if (found != 0) {
-        return found;
-    }
-    PyObject *method;
-    found = PyObject_GetOptionalAttr(protocol, state->str_data_received, &method);
-    Py_XDECREF(method);
-    if (found != 0) {
-        return found < 0 ? -1 : 0;
-    }
-    found = PyObject_GetOptionalAttr(protocol, state->str_get_buffer, &method);
-    Py_XDECREF(method);
-    return found;
-}
-
-int
-protocol_check(CoreState *state, PyObject *protocol)
-{
-    if (likely(PyType_IsSubtype(Py_TYPE(protocol), (PyTypeObject *)state->asyncio_protocol))) {
-        return 0;
-    }
-    PyObject *method = PyObject_GetAttr(protocol, state->str_connection_made);
-    Py_XDECREF(method);
-    return method == NULL ? -1 : 0;
-}
-
 void
 stream_stop_feeding(StreamObject *stream)
 {
@@ -80,7 +47,7 @@ stream_stop_feeding(StreamObject *stream)
 int
 stream_set_protocol(StreamObject *stream, PyObject *protocol)
 {
-    int buffered = is_buffered_protocol(stream->loop->state, protocol);
+    int buffered = protocol_is_buffered(stream->loop->state, protocol);
     if (buffered < 0) {
         return -1;
     }
@@ -166,13 +133,11 @@ stream_open_tcp(StreamObject *stream, int fd)
 static int
 stream_remember_unix_names(StreamObject *stream, int fd)
 {
-    struct sockaddr_un address;
-    socklen_t length = sizeof(address);
     CoreState *state = stream->loop->state;
     PyObject *names[] = {state->str_sockname, state->str_peername};
     for (int i = 0; i < 2; i++) {
-        length = sizeof(address);
-        memset(&address, 0, sizeof(address));
+        struct sockaddr_un address = {0};
+        socklen_t length = sizeof(address);
         int err = i == 0 ? getsockname(fd, (struct sockaddr *)&address, &length)
                          : getpeername(fd, (struct sockaddr *)&address, &length);
         PyObject *value =
@@ -445,6 +410,52 @@ transport_abandon(uv_handle_t *handle)
 
 /* ---- Loop._stream_transport ----------------------------------------------------------- */
 
+/* The descriptor of the caller's socket, and its own name; -1 with an exception. */
+static int
+stream_look_at_socket(LoopObject *loop, PyObject *sock, struct sockaddr_storage *name)
+{
+    int fd = fd_from_file(loop, sock);
+    socklen_t length = sizeof(*name);
+    if (fd >= 0 && getsockname(fd, (struct sockaddr *)name, &length) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return fd;
+}
+
+/* From here on the stream closes the descriptor. */
+static int
+stream_adopt_socket(StreamObject *stream, PyObject *sock, int fd,
+                    const struct sockaddr_storage *name)
+{
+    if (name->ss_family == AF_INET || name->ss_family == AF_INET6) {
+        memcpy(&stream->sockname, name, sizeof(stream->sockname));
+    }
+    /* The caller's socket may be another transport's already; one that was just accepted or made
+     * cannot, whoever had its number before. */
+    if (watchers_check_free(stream->loop, fd) < 0
+        || stream_open(stream, fd, name->ss_family) < 0) {
+        return -1;
+    }
+    stream->sock = Py_NewRef(sock);
+    return 0;
+}
+
+/* Its server counts it, its socket is held, its protocol is going to be told; or it is closed. */
+static int
+stream_start_adopted(StreamObject *stream, PyObject *server)
+{
+    if ((server == Py_None || server_attach(server, stream) == 0)
+        && socket_hold(stream->sock) >= 0 && stream_start(stream) == 0) {
+        return 0;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    stream_close_handle(stream);
+    stream_leave_server(stream);
+    PyErr_SetRaisedException(exc);
+    return -1;
+}
+
 PyObject *
 stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
 {
@@ -456,48 +467,20 @@ stream_py_make(PyObject *self, PyObject *args, PyObject *kwargs)
         || loop_check_closed(loop) < 0) {
         return NULL;
     }
-    PyObject *number = PyObject_CallMethodNoArgs(sock, loop->state->str_fileno);
-    int fd = number == NULL ? -1 : fd_from_object(number);
-    Py_XDECREF(number);
-    if (fd < 0) {
-        return NULL;
-    }
     struct sockaddr_storage name = {0};
-    socklen_t length = sizeof(name);
-    if (getsockname(fd, (struct sockaddr *)&name, &length) < 0) {
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    StreamObject *stream = stream_new(loop, protocol, NULL);
+    int fd = stream_look_at_socket(loop, sock, &name);
+    StreamObject *stream = fd < 0 ? NULL : stream_new(loop, protocol, NULL);
     if (stream == NULL) {
         return NULL;
     }
-    if (extra != Py_None && (stream->extra = PyDict_Copy(extra)) == NULL) {
-        goto error;
-    }
-    if (name.ss_family == AF_INET || name.ss_family == AF_INET6) {
-        memcpy(&stream->sockname, &name, sizeof(stream->sockname));
-    }
-    /* The caller's socket may be another transport's already; one that was just accepted or made
-     * cannot, whoever had its number before. */
-    if (watchers_check_free(loop, fd) < 0 || stream_open(stream, fd, name.ss_family) < 0) {
-        goto error;
-    }
-    stream->sock = Py_NewRef(sock);
     stream->waiter = waiter == Py_None ? NULL : Py_NewRef(waiter);
-    if (server != Py_None && server_attach(server, stream) < 0) {
-        stream_close_handle(stream);
-        goto error;
-    }
-    if (socket_hold(sock) < 0 || stream_start(stream) < 0) {
-        stream_close_handle(stream);
-        stream_leave_server(stream);
-        goto error;
+    stream->extra = extra == Py_None ? NULL : PyDict_Copy(extra);
+    if ((extra != Py_None && stream->extra == NULL)
+        || stream_adopt_socket(stream, sock, fd, &name) < 0
+        || stream_start_adopted(stream, server) < 0) {
+        Py_CLEAR(stream);
     }
     return (PyObject *)stream;
-
-error:
-    Py_DECREF(stream);
-    return NULL;
 }
 
 /* ---- garbage collection --------------------------------------------------------------- */

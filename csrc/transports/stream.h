@@ -1,7 +1,7 @@
 /* The stream transport's struct and what its files share: stream.c (its life), stream_methods.c
- * (what its user sees), stream_read.c (the packet's way in), stream_write.c (its way out). For
- * these, for what makes streams and for the protocol engines that sit on one; nobody else
- * includes it.
+ * (what its user sees), stream_read.c (the packet's way in), stream_write.c (its way out),
+ * stream_sendfile.c. For these, for what makes streams, and for what sits on one: TLS and
+ * asyncio's streams. Nobody else includes it.
  *
  * Life: stream_open() adopts a descriptor and takes a reference for the open uv handle.
  * close()/abort()/errors lead to stream_lose_connection(), which queues connection_lost;
@@ -108,8 +108,6 @@ int stream_open(StreamObject *stream, int fd, int family);
 /* Queues connection_made, the start of reading and the waiter's result. */
 int stream_start(StreamObject *stream);
 int stream_set_protocol(StreamObject *stream, PyObject *protocol);
-/* A BufferedProtocol, or what has its methods and no data_received(): 1, 0, or -1. */
-int is_buffered_protocol(CoreState *state, PyObject *protocol);
 /* From here on data_received() of the protocol is called. */
 void stream_stop_feeding(StreamObject *stream);
 /* asyncio's _fatal_error: report unless it is an OSError, then force the connection closed.

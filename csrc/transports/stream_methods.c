@@ -272,8 +272,6 @@ stream_repr(PyObject *self)
 
 /* ---- the type ------------------------------------------------------------------------- */
 
-#define KEYWORDS(function) (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS
-
 NAMED_ONE(stream_py_write, "write", "data")
 NAMED_ONE(stream_py_writelines, "writelines", "list_of_data")
 NAMED_ONE(stream_py_set_protocol, "set_protocol", "protocol")

@@ -13,6 +13,7 @@
 #include "io/blocks.h"
 #include "io/syscall.h"
 #include "transports/copy_speed.h"
+#include "transports/protocol.h"
 
 #include <unistd.h>
 
@@ -45,41 +46,17 @@ is_slow_to_read_into(const void *address, size_t size)
            && copy_is_slow_just_ahead();
 }
 
-/* Of something that gave no writable buffer; keeps the raised exception. */
-static COLD bool
-is_empty(PyObject *offered)
+/* Fills in `view`, which the caller releases. */
+static inline int
+stream_ask_for_buffer(StreamObject *stream, Py_buffer *view)
 {
-    PyObject *exc = PyErr_GetRaisedException();
-    bool empty = PyObject_Length(offered) == 0;
-    PyErr_Clear();
-    PyErr_SetRaisedException(exc);
-    return empty;
-}
-
-/* Fills in `view`, which the caller releases; asyncio's order of checks: the call, an empty
- * buffer, a writable one. */
-static int
-protocol_buffer(StreamObject *stream, Py_buffer *view)
-{
+    PyObject *offered = NULL;
     PyObject *size_hint = PyLong_FromLong(-1);
-    PyObject *offered =
-        size_hint == NULL
-            ? NULL
-            : stream_call_protocol(stream, stream->loop->state->str_get_buffer, size_hint);
-    Py_XDECREF(size_hint);
-    if (offered == NULL) {
-        return -1;
+    if (likely(size_hint != NULL)) {
+        offered = stream_call_protocol(stream, stream->loop->state->str_get_buffer, size_hint);
+        Py_DECREF(size_hint);
     }
-    bool writable = PyObject_GetBuffer(offered, view, PyBUF_WRITABLE) == 0;
-    bool empty = writable ? view->len == 0 : is_empty(offered);
-    Py_DECREF(offered);
-    if (unlikely(empty)) {
-        if (writable) {
-            PyBuffer_Release(view);
-        }
-        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
-    }
-    return unlikely(empty || !writable) ? -1 : 0;
+    return protocol_take_buffer(offered, view);
 }
 
 /* Where to read to for the view. */
@@ -271,7 +248,7 @@ stream_read_into_protocol(StreamObject *stream)
 {
     Py_buffer view;
     uv_buf_t buffer;
-    if (unlikely(protocol_buffer(stream, &view) < 0)) {
+    if (unlikely(stream_ask_for_buffer(stream, &view) < 0)) {
         stream_fatal(stream, "Fatal error: protocol.get_buffer() call failed.");
         return false;
     }

@@ -21,18 +21,17 @@ static void
 stream_sendfile_resolve(StreamObject *stream, PyObject *exc)
 {
     CoreState *state = stream->loop->state;
-    PyObject *done = PyObject_CallMethodNoArgs(stream->empty_waiter, state->str_done);
+    int done = future_is(stream->empty_waiter, state->str_done);
     PyObject *result = NULL;
-    if (done == Py_False) {
+    if (done == 0) {
         result = PyObject_CallMethodOneArg(stream->empty_waiter,
                                            exc ? state->str_set_exception : state->str_set_result,
                                            exc ? exc : Py_None);
     }
-    if (done == NULL || (done == Py_False && result == NULL)) {
+    if (done < 0 || (done == 0 && result == NULL)) {
         loop_report_raised(stream->loop, "waiter of sendfile()", "transport", (PyObject *)stream,
                            NULL, NULL);
     }
-    Py_XDECREF(done);
     Py_XDECREF(result);
 }
 

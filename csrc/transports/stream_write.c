@@ -7,6 +7,7 @@
 #include "transports/stream.h"
 #include "io/blocks.h"
 #include "io/syscall.h"
+#include "transports/flow.h"
 
 #define MAX_BUFFERS 64          /* of one vectored write */
 #define SEND_NOW_FROM_SIZE 4096 /* a copy costs more than a system call that may be saved */
@@ -488,21 +489,6 @@ streams_forget(LoopObject *loop, bool send)
 
 /* ---- write() -------------------------------------------------------------------------- */
 
-static COLD int
-stream_refuse_write(StreamObject *stream)
-{
-    if (stream->writes_after_loss >= 5) { /* asyncio's LOG_THRESHOLD */
-        PyObject *result = PyObject_CallMethod(stream->loop->state->logger, "warning", "s",
-                                               "socket.send() raised exception.");
-        if (result == NULL) {
-            return -1;
-        }
-        Py_DECREF(result);
-    }
-    stream->writes_after_loss++;
-    return 0;
-}
-
 /* Sends what the kernel takes of a buffer right now, behind what is pending. */
 static size_t
 stream_send_now(StreamObject *stream, const Py_buffer *view)
@@ -632,7 +618,8 @@ stream_write(StreamObject *stream, PyObject *data)
         status = 0;
     }
     else if (unlikely(stream->flags & STREAM_LOST)) {
-        status = stream_refuse_write(stream);
+        status = flow_refuse_write(stream->loop, &stream->writes_after_loss,
+                                   "socket.send() raised exception.");
     }
     else {
         status = stream_append_chunk(stream, bytes);

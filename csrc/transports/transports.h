@@ -30,10 +30,6 @@ int listeners_traverse(LoopObject *loop, visitproc visit, void *arg);
 int datagrams_deliver_nested(LoopObject *loop);
 void datagrams_free(LoopObject *loop);
 
-/* 0: it has a connection_made(); -1: AttributeError, at once where a factory gave None or a
- * coroutine (stream.c). */
-int protocol_check(CoreState *state, PyObject *protocol);
-
 /* From here on a close() of the caller's leaves the descriptor open (sockets.c). 1; 0: it is no
  * socket.socket, and nothing was done; -1 with an exception. */
 int socket_hold(PyObject *sock);
