@@ -6,6 +6,8 @@
 #include "core/core.h"
 #include "core/record.h"
 
+#define FETCHED_AHEAD 4 /* that many callbacks take longer than memory does to answer */
+
 /* Room for so many more. */
 int ready_reserve(ReadyQueue *queue, size_t more);
 /* At the close of the loop: gives up the handles and the ring. */
@@ -54,26 +56,27 @@ ready_pop(ReadyQueue *queue)
     return item;
 }
 
-/* Those of a large bulk have left the caches when their turn comes: the next is fetched while
- * this one runs, records some more ahead. Where there is no next, an address that is not looked
- * at. Inlined whatever happens: GCC takes a function that does nothing else for one that does
- * nothing. */
+/* Those of a large bulk have left the caches when their turn comes: one is fetched some
+ * callbacks ahead. Inlined whatever happens: GCC takes a function that does
+ * nothing else for one that does nothing. */
 __attribute__((always_inline)) static inline void
 ready_prefetch(LoopObject *loop)
 {
     const ReadyQueue *queue = &loop->ready;
-    PyObject *item = queue->items[queue->head];
+    if (queue->count <= FETCHED_AHEAD) {
+        return;
+    }
+    PyObject *item = queue->items[(queue->head + FETCHED_AHEAD) & (queue->capacity - 1)];
     if (unlikely(record_check(item))) {
-        item = queue->items[(queue->head + RECORDS_AHEAD) & (queue->capacity - 1)];
         const char *record = (const char *)record_of(loop, item);
         __builtin_prefetch(record);
         __builtin_prefetch(record + sizeof(TimerRecord) - 1);
         return;
     }
-    const char *next = (const char *)item;
-    __builtin_prefetch(next);
-    __builtin_prefetch(next + 64);
-    __builtin_prefetch(next + 128);
+    const char *handle = (const char *)item;
+    __builtin_prefetch(handle);
+    __builtin_prefetch(handle + 64);
+    __builtin_prefetch(handle + 128);
 }
 
 #endif

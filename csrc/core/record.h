@@ -10,8 +10,6 @@
 
 #include "core/core.h"
 
-#define RECORDS_AHEAD 4 /* that many callbacks are longer than memory takes to answer */
-
 static inline bool
 record_check(PyObject *item)
 {

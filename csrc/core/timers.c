@@ -248,7 +248,6 @@ heap_drop_cancelled_top(TimerHeap *heap)
  * sorted. */
 #define FEW_DUE 64
 #define FEW_OF_ALL 32
-#define FETCHED_AHEAD 8
 
 /* Parts the entries that are due from those that are not, which remain the heap. Returns how many
  * are due; they lie behind the heap, in no order. */
