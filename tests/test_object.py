@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+import threading
 import time
 import types
 import warnings
@@ -212,6 +213,7 @@ def test_a_loop_that_cannot_be_made(kind):
         warnings.simplefilter("error")
         copies, unraisable, outcomes = [], [], []
         sys.unraisablehook = unraisable.append
+        Mine().close()  # libuv opens a process-wide pipe with its first loop
         for free in range(12):
             fill()
             for _ in range(free):
@@ -221,8 +223,11 @@ def test_a_loop_that_cannot_be_made(kind):
                 outcomes.append(0)
             except OSError as error:
                 outcomes.append(error.errno)
+            held = len(copies)
+            fill()
+            assert len(copies) == held + free, "a descriptor is left open"
         made = outcomes.count(0)
-        print(outcomes == [errno.EMFILE] * (12 - made) + [0] * made, 1 < made < 11, unraisable)
+        print(outcomes == [errno.EMFILE] * (12 - made) + [0] * made, 1 < made < 12, unraisable)
         """,
     )
     assert result.stdout == "True True []\n", result.stderr
@@ -475,6 +480,39 @@ def test_a_cycle_through_a_kept_handle_of_an_unclosed_loop_is_collected(new_loop
     class Owner:
         def __init__(self):
             self.loop = new_loop()
+            delay = (1000,) if method == "call_later" else ()
+            self.handle = getattr(self.loop, method)(*delay, self.callback)
+
+        def callback(self):
+            raise AssertionError
+
+    ref = weakref.ref(Owner())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    assert ref() is None
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_later", "call_soon_threadsafe"])
+def test_what_a_run_leaves_queued_is_collected_with_an_unclosed_loop(new_loop, method):
+    """As above, of a handle that its run has not come to."""
+
+    class Owner:
+        def __init__(self):
+            self.loop = new_loop()
+            self.loop.call_soon(self.begin)
+            self.loop.run_forever()
+
+        def begin(self):
+            if method == "call_soon_threadsafe":
+                thread = threading.Thread(target=self.schedule)
+                thread.start()
+                thread.join()
+            else:
+                self.schedule()
+            self.loop.stop()
+
+        def schedule(self):
             delay = (1000,) if method == "call_later" else ()
             self.handle = getattr(self.loop, method)(*delay, self.callback)
 

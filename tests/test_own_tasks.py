@@ -1121,6 +1121,67 @@ def test_cancelled_through_the_class(loop, run, maker):
     run(asyncio.wait_for(main(), 5))
 
 
+@pytest.mark.parametrize("owner", [asyncio.Task, asyncio.Future], ids=["Task", "Future"])
+@pytest.mark.parametrize("name", ["result", "exception", "_make_cancelled_error"])
+def test_the_message_of_a_cancelled_one_through_a_class(loop, run, owner, name):
+    async def main():
+        task = loop.create_task(asyncio.sleep(10))
+        await asyncio.sleep(0)
+        task.cancel("why")
+        await asyncio.wait([task])
+        try:
+            exc = getattr(owner, name)(task)
+        except asyncio.CancelledError as raised:
+            exc = raised
+        assert exc.args == ("why",)
+
+    run(main())
+
+
+def test_the_message_of_a_cancelled_one_is_told_once(loop, run):
+    async def main():
+        task = loop.create_task(asyncio.sleep(10))
+        await asyncio.sleep(0)
+        task.cancel("why")
+        await asyncio.wait([task])
+        for args in (("why",), ()):
+            with pytest.raises(asyncio.CancelledError) as caught:
+                task.result()
+            assert caught.value.args == args
+        assert task._cancel_message is None
+
+    run(main())
+
+
+# ---- set up again ------------------------------------------------------------------------
+
+
+def test_a_task_set_up_again(loop, run):
+    async def answer(value):
+        await asyncio.sleep(0)
+        return value
+
+    async def main():
+        task = loop.create_task(asyncio.sleep(10))
+        await asyncio.sleep(0)
+        task.cancel("why")
+        await asyncio.wait([task])
+        task.__init__(answer(3), loop=loop)
+        assert not task.done() and task.cancelling() == 0
+        assert await task == 3
+        task.__init__(asyncio.sleep(10), loop=loop)
+        await asyncio.sleep(0)
+        assert task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(TypeError, match="a coroutine was expected"):
+            task.__init__(3, loop=loop)
+        task.__init__(answer(4), loop=loop)
+        assert await task == 4
+
+    run(main())
+
+
 def test_stock_tasks_through_the_class(loop, run):
     """The class is asyncio's, whoever imported us."""
 

@@ -466,6 +466,29 @@ def test_a_wake_up_descriptor_set_during_the_run_stays(turns, loop, sockets):
     assert signal.set_wakeup_fd(-1) == a.fileno()
 
 
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_wake_up_descriptor_that_is_closed_during_the_run(new_loop, sockets, monkeypatch, when):
+    """Nothing is reported, and no number of the loop's stays, which another file may get."""
+    reports = []
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
+    a, _b = sockets
+    number = a.fileno()
+    loop = new_loop()
+    if when == "before":
+        signal.set_wakeup_fd(number)
+    else:
+        loop.call_soon(signal.set_wakeup_fd, number)
+    loop.call_soon(a.close)
+    loop.call_soon(loop.stop)
+    try:
+        loop.run_forever()
+        loop.close()
+    finally:
+        found = signal.set_wakeup_fd(-1)
+    assert found in (number, -1)
+    assert not reports
+
+
 def test_a_wake_up_descriptor_of_somebody_else_is_served(loop, run, sockets):
     a, b = sockets
     signal.signal(signal.SIGUSR1, lambda number, frame: None)

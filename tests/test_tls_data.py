@@ -707,6 +707,32 @@ def test_key_update(loop, run, command):
     run(main())
 
 
+@pytest.mark.parametrize("server_side", [False, True], ids=["client", "server"])
+@pytest.mark.parametrize("protocol", [Recorder, BufferedRecorder], ids=["bytes", "buffer"])
+def test_an_sslobject_is_read_as_asyncio_reads_it(run, protocol, server_side):
+    """Without a buffer where the protocol has none: the read() of a subclass may take none."""
+
+    class Plain(ssl.SSLObject):
+        def read(self, len):
+            return super().read(len)
+
+    class Buffered(ssl.SSLObject):
+        def read(self, len, buffer):
+            return super().read(len, buffer)
+
+    async def main():
+        context = server_context() if server_side else client_context()
+        context.sslobject_class = Plain if protocol is Recorder else Buffered
+        transport, user, peer = await connect(protocol, server_side=server_side, context=context)
+        data = PATTERN[:100_000]
+        await peer.send(data)
+        await until(lambda: len(user.data) == len(data))
+        assert user.data == data
+        await part(transport, user, peer)
+
+    run(main())
+
+
 class OpenSSLConnection:
     """Enough of an SSLObject for Peer, over pyOpenSSL, which can ask for a renegotiation."""
 

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #if PY_VERSION_HEX < 0x030A0000
 #error "uvloop_clone needs CPython 3.10 or newer"
@@ -21,6 +22,17 @@
 #if UV_VERSION_HEX < ((1 << 16) | (40 << 8))
 #error "uvloop_clone needs libuv 1.40 or newer"
 #endif
+
+/* uv_loop_init(): before 1.51 one that fails leaves its poll set open. */
+static inline int
+compat_loop_init(uv_loop_t *loop)
+{
+    int err = uv_loop_init(loop);
+    if (err < 0 && uv_version() < ((1 << 16) | (51 << 8)) && uv_backend_fd(loop) >= 0) {
+        close(uv_backend_fd(loop));
+    }
+    return err;
+}
 
 #if PY_VERSION_HEX < 0x030C0000
 

@@ -85,7 +85,7 @@ loop_open(LoopObject *loop)
     if (loop->signal_handlers == NULL) {
         return -1;
     }
-    int err = uv_loop_init(&loop->uv);
+    int err = compat_loop_init(&loop->uv);
     if (err < 0) {
         raise_uv_error(err);
         return -1;

@@ -8,6 +8,7 @@
 #include "core/alarm.h"
 #include "core/loop.h"
 #include "core/task.h"
+#include "core/wakeup.h"
 #include "transports/transports.h"
 
 #include <unistd.h>
@@ -118,6 +119,24 @@ done:
     return result == NULL ? -1 : 0;
 }
 
+/* While the loop runs, the collector is told of a handle that somebody keeps once it ran. Between
+ * two runs the loop may be dropped, and it has to know of those that wait. */
+static void
+loop_show_kept(LoopObject *loop)
+{
+    wakeup_drain(loop);
+    for (size_t i = 0; i < loop->ready.count; i++) {
+        size_t at = (loop->ready.head + i) & (loop->ready.capacity - 1);
+        PyObject *item = loop->ready.items[at];
+        if (!task_check(loop->state, item) && Py_REFCNT(item) > 1) {
+            handle_track(HANDLE(item));
+        }
+    }
+    if (loop->timers.fresh != NULL && Py_REFCNT(loop->timers.fresh) > 1) {
+        handle_track(loop->timers.fresh);
+    }
+}
+
 static void
 loop_run_leave(LoopObject *loop, LoopRun *run)
 {
@@ -146,6 +165,7 @@ loop_run_leave(LoopObject *loop, LoopRun *run)
     }
     if (loop->run_depth == 0) {
         loop_track_origins(loop, false);
+        loop_show_kept(loop);
     }
     signals_leave(loop, run->old_wakeup);
     contexts_leave_run(loop, run->outer_context);

@@ -155,6 +155,22 @@ signals_enter(LoopObject *loop, PyObject **old_fd)
     return 0;
 }
 
+/* The same with one that others have set: closed meanwhile, it gives way to none. What stands
+ * there must not stay, since the next file may get its number once it is closed. */
+static PyObject *
+restore_wakeup_fd(LoopObject *loop, PyObject *fd)
+{
+    PyObject *old = set_wakeup_fd(loop, fd);
+    if (old == NULL
+        && (PyErr_ExceptionMatches(PyExc_OSError) || PyErr_ExceptionMatches(PyExc_ValueError))) {
+        PyErr_Clear();
+        PyObject *none = PyLong_FromLong(-1);
+        old = none == NULL ? NULL : set_wakeup_fd(loop, none);
+        Py_XDECREF(none);
+    }
+    return old;
+}
+
 void
 signals_leave(LoopObject *loop, PyObject *old_fd)
 {
@@ -167,14 +183,14 @@ signals_leave(LoopObject *loop, PyObject *old_fd)
     }
     loop->signals_held = false;
     PyObject *outer = PyLong_FromLong(loop->outer_wakeup);
-    PyObject *found = outer == NULL ? NULL : set_wakeup_fd(loop, outer);
+    PyObject *found = outer == NULL ? NULL : restore_wakeup_fd(loop, outer);
     Py_XDECREF(outer);
     /* What somebody else has set during the run stays; and between two runs our signals wait in
      * the socketpair. */
     if (found != NULL
         && (PyLong_AsLong(found) != loop->signal_fds[1]
             || (loop->outer_wakeup == -1 && PyDict_GET_SIZE(loop->signal_handlers) > 0))) {
-        Py_XSETREF(found, set_wakeup_fd(loop, found));
+        Py_XSETREF(found, restore_wakeup_fd(loop, found));
     }
     if (found == NULL) {
         PyErr_WriteUnraisable((PyObject *)loop);

@@ -343,8 +343,11 @@ task_fail(PyObject *self)
     bool leaves = exception_leaves_loop();
     PyObject *exc = PyErr_GetRaisedException();
     if (cancelled) {
+        /* The message for whoever asks by asyncio's class, which knows no `cancelled_by`. */
+        PyObject *args = ((PyBaseExceptionObject *)exc)->args;
+        PyObject *message = PyTuple_GET_SIZE(args) == 1 ? PyTuple_GET_ITEM(args, 0) : Py_None;
         Py_XSETREF(part->cancelled_by, exc);
-        return task_finish(self, state->future_cancel, Py_None);
+        return task_finish(self, state->future_cancel, message);
     }
     int status = task_finish(self, state->future_set_exception, exc);
     if (status == 0 && leaves) {
@@ -580,7 +583,7 @@ PyObject *
 task_py_step(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     LoopObject *loop = task_part(self)->loop;
-    if (loop == NULL) {
+    if (loop == NULL || task_part(self)->coro == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
         return NULL;
     }

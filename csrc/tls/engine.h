@@ -58,6 +58,7 @@ typedef struct TLSEngine {
     /* portable.c: ssl.MemoryBIO objects. */
     PyObject *incoming, *outgoing;
     bool may_hold; /* the last read() gave data: OpenSSL may hold more */
+    bool offered;  /* while what read() is given is for a BufferedProtocol */
 } TLSEngine;
 
 /* engine.c */

@@ -48,9 +48,9 @@ portable_bound(TLSEngine *engine)
     return size > 0 || engine->may_hold ? size + HELD_MAX : 0;
 }
 
-/* read() and write() end alike. A traceback may keep the view: it must not outlive the memory. */
-static Py_ssize_t
-portable_result(TLSEngine *engine, PyObject *result, PyObject *view)
+/* A traceback may keep the view: it must not outlive the memory. */
+static void
+portable_release(TLSEngine *engine, PyObject *view)
 {
     if (view != NULL && Py_REFCNT(view) > 1) {
         PyObject *raised = PyErr_GetRaisedException();
@@ -64,6 +64,12 @@ portable_result(TLSEngine *engine, PyObject *result, PyObject *view)
         }
     }
     Py_XDECREF(view);
+}
+
+/* What read() and write() have returned, a number of bytes; it is taken over. */
+static Py_ssize_t
+portable_count(TLSEngine *engine, PyObject *result)
+{
     if (result == NULL) {
         return engine_wants_more(engine->state) ? TLS_AGAIN : TLS_FAILED;
     }
@@ -72,18 +78,48 @@ portable_result(TLSEngine *engine, PyObject *result, PyObject *view)
     return count < 0 ? TLS_FAILED : count;
 }
 
+/* What read(size) has returned, bytes; they are taken over. */
+static Py_ssize_t
+portable_copy(TLSEngine *engine, PyObject *result, char *data, size_t size)
+{
+    Py_buffer bytes;
+    if (result == NULL) {
+        return engine_wants_more(engine->state) ? TLS_AGAIN : TLS_FAILED;
+    }
+    Py_ssize_t count = TLS_FAILED;
+    if (PyObject_GetBuffer(result, &bytes, PyBUF_SIMPLE) == 0) {
+        if ((size_t)bytes.len <= size) {
+            count = bytes.len;
+            memcpy(data, bytes.buf, (size_t)count);
+        }
+        else {
+            PyErr_SetString(PyExc_ValueError, "read() returned more than was asked for");
+        }
+        PyBuffer_Release(&bytes);
+    }
+    Py_DECREF(result);
+    return count;
+}
+
+/* asyncio's two calls: into the buffer that a BufferedProtocol offers, or else without one, as
+ * the read() of a subclass may take none. */
 static Py_ssize_t
 portable_read(TLSEngine *engine, char *data, size_t size)
 {
-    PyObject *view = PyMemoryView_FromMemory(data, (Py_ssize_t)size, PyBUF_WRITE);
-    PyObject *wanted = PyLong_FromSize_t(size);
-    PyObject *result = NULL;
-    if (view != NULL && wanted != NULL) {
+    bool offered = engine->offered;
+    PyObject *wanted = PyLong_FromSize_t(size), *view = NULL, *result = NULL;
+    if (wanted != NULL && offered) {
+        view = PyMemoryView_FromMemory(data, (Py_ssize_t)size, PyBUF_WRITE);
+    }
+    if (wanted != NULL && (view != NULL || !offered)) {
         PyObject *args[] = {engine->sslobj, wanted, view};
-        result = PyObject_VectorcallMethod(engine->state->str_read, args, 3, NULL);
+        result =
+            PyObject_VectorcallMethod(engine->state->str_read, args, view != NULL ? 3 : 2, NULL);
     }
     Py_XDECREF(wanted);
-    Py_ssize_t count = portable_result(engine, result, view);
+    portable_release(engine, view);
+    Py_ssize_t count =
+        offered ? portable_count(engine, result) : portable_copy(engine, result, data, size);
     engine->may_hold = count > 0;
     return count;
 }
@@ -96,7 +132,8 @@ portable_write(TLSEngine *engine, const char *data, size_t size)
     if (view != NULL) {
         result = PyObject_CallMethodOneArg(engine->sslobj, engine->state->str_write, view);
     }
-    return portable_result(engine, result, view);
+    portable_release(engine, view);
+    return portable_count(engine, result);
 }
 
 static int

@@ -190,7 +190,9 @@ read_into_buffer(TLSObject *tls)
             PyBuffer_Release(&view); /* closed by its own get_buffer() */
             return false;
         }
+        engine->offered = true;
         size_t used = decrypt_into(engine, view.buf, (size_t)view.len, &last);
+        engine->offered = false;
         PyObject *raised = last == TLS_FAILED ? PyErr_GetRaisedException() : NULL;
         PyBuffer_Release(&view);
         int status = 0;
@@ -222,9 +224,11 @@ tls_discard(TLSObject *tls)
 {
     char plaintext[TLS_RECORD_MAX];
     Py_ssize_t last;
+    tls->engine.offered = tls->flags & TLS_BUFFERED;
     do {
         last = tls->engine.kind->read(&tls->engine, plaintext, sizeof(plaintext));
     } while (last > 0);
+    tls->engine.offered = false;
     if (last != TLS_FAILED) {
         return 0;
     }
