@@ -1153,65 +1153,6 @@ def test_the_message_of_a_cancelled_one_is_told_once(loop, run):
     run(main())
 
 
-# ---- set up again ------------------------------------------------------------------------
-
-
-def test_a_task_set_up_again(loop, run):
-    async def answer(value):
-        await asyncio.sleep(0)
-        return value
-
-    async def main():
-        task = loop.create_task(asyncio.sleep(10))
-        await asyncio.sleep(0)
-        task.cancel("why")
-        await asyncio.wait([task])
-        task.__init__(answer(3), loop=loop)
-        assert not task.done() and task.cancelling() == 0
-        assert await task == 3
-        task.__init__(asyncio.sleep(10), loop=loop)
-        await asyncio.sleep(0)
-        assert task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        with pytest.raises(TypeError, match="a coroutine was expected"):
-            task.__init__(3, loop=loop)
-        task.__init__(answer(4), loop=loop)
-        assert await task == 4
-
-    run(main())
-
-
-def test_stock_tasks_through_the_class(loop, run):
-    """The class is asyncio's, whoever imported us."""
-
-    class Sub(asyncio.Task):
-        pass
-
-    async def sleep():
-        await asyncio.sleep(10)
-
-    async def answer():
-        return 3
-
-    async def main():
-        for task_class in (asyncio.Task, Sub):
-            task = task_class(sleep(), loop=loop)
-            await asyncio.sleep(0)
-            assert asyncio.Task.cancel(task, "why")
-            assert asyncio.Task.cancelling(task) == task.cancelling() == 1
-            assert asyncio.Task.uncancel(task) == 0
-            with pytest.raises(asyncio.CancelledError, match="why"):
-                await task
-            done = task_class(answer(), loop=loop)
-            await done
-            assert asyncio.Task.result(done) == 3
-        with pytest.raises(TypeError):
-            asyncio.Task.uncancel(loop.create_future())
-
-    run(main())
-
-
 # ---- asyncio's methods of a future -------------------------------------------------------
 
 

@@ -27,6 +27,7 @@
 static inline int
 compat_loop_init(uv_loop_t *loop)
 {
+    loop->backend_fd = -1; /* it may fail before it says so itself */
     int err = uv_loop_init(loop);
     if (err < 0 && uv_version() < ((1 << 16) | (51 << 8)) && uv_backend_fd(loop) >= 0) {
         close(uv_backend_fd(loop));

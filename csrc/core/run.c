@@ -7,6 +7,7 @@
 #include "core/run.h"
 #include "core/alarm.h"
 #include "core/loop.h"
+#include "core/record.h"
 #include "core/task.h"
 #include "core/wakeup.h"
 #include "transports/transports.h"
@@ -128,7 +129,7 @@ loop_show_kept(LoopObject *loop)
     for (size_t i = 0; i < loop->ready.count; i++) {
         size_t at = (loop->ready.head + i) & (loop->ready.capacity - 1);
         PyObject *item = loop->ready.items[at];
-        if (!task_check(loop->state, item) && Py_REFCNT(item) > 1) {
+        if (!record_check(item) && !task_check(loop->state, item) && Py_REFCNT(item) > 1) {
             handle_track(HANDLE(item));
         }
     }

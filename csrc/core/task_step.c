@@ -583,7 +583,7 @@ PyObject *
 task_py_step(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     LoopObject *loop = task_part(self)->loop;
-    if (loop == NULL || task_part(self)->coro == NULL) {
+    if (loop == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
         return NULL;
     }

@@ -420,42 +420,15 @@ task_new(LoopObject *loop, PyObject *coro, PyObject *loop_keyword)
     return self;
 }
 
-/* asyncio lets __init__() be called again; a task of ours may, once it is through, for its loop.
- */
-static COLD int
-task_set_up_again(PyObject *self, PyObject *loop, PyObject *args, PyObject *kwargs)
-{
-    TaskPart *part = task_part(self);
-    LoopObject *own = part->loop;
-    int done = part->coro == NULL ? 1 : task_is_done(own->state, self);
-    if (done < 0) {
-        return -1;
-    }
-    if (!done || part->queued || loop != (PyObject *)own) {
-        PyErr_SetString(PyExc_RuntimeError, "Task is initialized already");
-        return -1;
-    }
-    part->loop = NULL;
-    Py_CLEAR(part->coro);
-    Py_CLEAR(part->context);
-    Py_CLEAR(part->waiting_for);
-    Py_CLEAR(part->cancelled_by);
-    part->cancel_requests = 0;
-    part->must_cancel = false;
-    int status = task_set_up(own, self, args, kwargs);
-    if (status < 0 && part->loop == NULL) {
-        part->loop = own; /* a step that is not over needs it */
-        return -1;
-    }
-    Py_DECREF(own); /* it has taken the loop again, or asyncio steps it now */
-    return status;
-}
-
 static int
 task_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     CoreState *state = task_state(self);
     PyObject *loop = NULL, *eager = NULL;
+    if (task_is_ours(self)) {
+        PyErr_SetString(PyExc_RuntimeError, "Task is initialized already");
+        return -1;
+    }
     if (kwargs != NULL && state != NULL && task_has_part(self)) {
         loop = PyDict_GetItemWithError(kwargs, state->str_loop);
         eager =
@@ -466,12 +439,6 @@ task_init(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     if (loop == NULL || !PyObject_TypeCheck(loop, state->LoopType)
         || (eager != NULL && eager != Py_False)) {
-        loop = NULL;
-    }
-    if (task_is_ours(self)) {
-        return task_set_up_again(self, loop, args, kwargs);
-    }
-    if (loop == NULL) {
         return task_class(self)->tp_base->tp_init(self, args, kwargs);
     }
     return task_set_up(LOOP(loop), self, args, kwargs);
