@@ -112,18 +112,18 @@ record_make(LoopObject *loop, HandleObject *handle)
 HandleObject *
 record_revive(LoopObject *loop, PyObject *item)
 {
-    TimerRecord *record = record_of(loop, item);
+    TimerRecord record = *record_of(loop, item); /* what handle_new() runs may move the array */
     int nargs = 0;
-    while (nargs < RECORD_ARGS && record->args[nargs] != NULL) {
+    while (nargs < RECORD_ARGS && record.args[nargs] != NULL) {
         nargs++;
     }
-    HandleObject *handle = handle_new(loop, loop->state->TimerHandleType, record->callback,
-                                      record->args, nargs, record->context);
+    HandleObject *handle = handle_new(loop, loop->state->TimerHandleType, record.callback,
+                                      record.args, nargs, record.context);
     if (handle == NULL) {
         return NULL;
     }
     Py_CLEAR(handle->source_traceback); /* debug mode was off when it was set */
-    handle->when = record->when;
+    handle->when = record.when;
     handle->flags |= HANDLE_SHARES_CONTEXT;
     record_drop(loop, item);
     return handle;

@@ -1,5 +1,5 @@
 /* Records: what is left of a timer whose caller did not keep the handle, while very many wait. A
- * handle is 176 bytes in three cache lines; a record is 40. A handle is made of it again when it
+ * handle is 160 bytes in three cache lines; a record is 40. A handle is made of it again when it
  * is about to run.
  *
  * A record's number stands in the heap and in the ready queue in the place of a handle's address,
