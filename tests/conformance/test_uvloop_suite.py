@@ -96,6 +96,10 @@ if sys.version_info >= (3, 13):
     EXCEPTIONS["test_udp::Test_UV_UDP::test_create_datagram_endpoint_wrong_sock"] = (
         "the refusal reads as asyncio's does since 3.13"
     )
+if (3, 13) <= sys.version_info < (3, 13, 3):
+    EXCEPTIONS["test_base::TestBaseUV::test_loop_create_task_eager_start"] = (
+        "a keyword that asyncio's create_task() refuses before 3.13.3"
+    )
 if sys.version_info >= (3, 14):
     EXCEPTIONS["test_base::TestBaseUV::test_set_task_name"] = (
         "the name goes to the task factory, as in asyncio since 3.14; uvloop calls set_name()"
