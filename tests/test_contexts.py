@@ -207,6 +207,18 @@ def test_a_kept_handle_has_the_context_it_ran_in(loop, method):
     assert len({id(handle.get_context()) for handle in handles}) == 6
 
 
+def test_a_callback_that_reaches_its_own_handle_weakly(loop):
+    references, seen = [], []
+
+    def callback():
+        var.set("set")
+        handle = references[0]()
+        seen.append(handle._context[var])
+
+    go(loop, 1, lambda: references.append(weakref.ref(loop.call_soon(callback))))
+    assert seen == ["set"]
+
+
 def test_values_live_no_longer_than_their_callbacks(loop, run):
     gone = []
 

@@ -475,6 +475,15 @@ def test_outcomes_of_the_executor_come_by_call_soon_threadsafe(traced):
     mine.run_until_complete(main())
 
 
+def is_collected(owner):
+    """Whether an instance goes that nobody holds, and its unclosed loop with it."""
+    ref = weakref.ref(owner())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    return ref() is None
+
+
 @pytest.mark.parametrize("method", ["call_soon", "call_later", "call_soon_threadsafe"])
 def test_a_cycle_through_a_kept_handle_of_an_unclosed_loop_is_collected(new_loop, method):
     class Owner:
@@ -486,11 +495,7 @@ def test_a_cycle_through_a_kept_handle_of_an_unclosed_loop_is_collected(new_loop
         def callback(self):
             raise AssertionError
 
-    ref = weakref.ref(Owner())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-    assert ref() is None
+    assert is_collected(Owner)
 
 
 @pytest.mark.parametrize("method", ["call_soon", "call_later", "call_soon_threadsafe"])
@@ -519,8 +524,4 @@ def test_what_a_run_leaves_queued_is_collected_with_an_unclosed_loop(new_loop, m
         def callback(self):
             raise AssertionError
 
-    ref = weakref.ref(Owner())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-    assert ref() is None
+    assert is_collected(Owner)

@@ -50,11 +50,11 @@ current_variables(void)
 static void
 contexts_replace(LoopObject *loop, PyObject *shared, const void *variables)
 {
-    SharedContext *context = &loop->context;
-    PyObject *old_shared = context->shared, *old_spare = context->spare;
-    context->shared = shared;
-    context->spare = NULL;
-    context->variables = variables;
+    SharedContexts *contexts = &loop->contexts;
+    PyObject *old_shared = contexts->shared, *old_spare = contexts->spare;
+    contexts->shared = shared;
+    contexts->spare = NULL;
+    contexts->variables = variables;
     Py_XDECREF(old_shared);
     Py_XDECREF(old_spare);
 }
@@ -73,8 +73,8 @@ PyObject *
 contexts_share(LoopObject *loop)
 {
     const void *variables = current_variables();
-    if (likely(variables != NULL && variables == loop->context.variables)) {
-        return Py_NewRef(loop->context.shared);
+    if (likely(variables != NULL && variables == loop->contexts.variables)) {
+        return Py_NewRef(loop->contexts.shared);
     }
     return contexts_share_anew(loop);
 }
@@ -82,9 +82,9 @@ contexts_share(LoopObject *loop)
 PyObject *
 contexts_take(LoopObject *loop, PyObject *shared)
 {
-    PyObject *own = loop->context.spare;
-    if (likely(own != NULL && shared == loop->context.shared)) {
-        loop->context.spare = NULL;
+    PyObject *own = loop->contexts.spare;
+    if (likely(own != NULL && shared == loop->contexts.shared)) {
+        loop->contexts.spare = NULL;
         return own;
     }
     /* The last one that waits with it needs no copy. */
@@ -94,10 +94,10 @@ contexts_take(LoopObject *loop, PyObject *shared)
 void
 contexts_give_back(LoopObject *loop, PyObject *shared, PyObject *own)
 {
-    SharedContext *context = &loop->context;
-    if (likely(shared == context->shared && context->spare == NULL && Py_REFCNT(own) == 1
-               && context_variables(own) == context->variables)) {
-        context->spare = own;
+    SharedContexts *contexts = &loop->contexts;
+    if (likely(shared == contexts->shared && contexts->spare == NULL && Py_REFCNT(own) == 1
+               && context_variables(own) == contexts->variables)) {
+        contexts->spare = own;
     }
     else {
         Py_DECREF(own);
@@ -113,15 +113,15 @@ contexts_clear(LoopObject *loop)
 const void *
 contexts_enter_run(LoopObject *loop)
 {
-    const void *outer = loop->context.of_run;
-    loop->context.of_run = current_variables();
+    const void *outer = loop->contexts.of_run;
+    loop->contexts.of_run = current_variables();
     return outer;
 }
 
 void
 contexts_leave_run(LoopObject *loop, const void *outer)
 {
-    loop->context.of_run = outer;
+    loop->contexts.of_run = outer;
     contexts_clear(loop);
 }
 

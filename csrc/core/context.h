@@ -17,12 +17,13 @@ void contexts_clear(LoopObject *loop);
 static inline void
 contexts_settle(LoopObject *loop)
 {
-    SharedContext *context = &loop->context;
-    if (context->shared != NULL && Py_REFCNT(context->shared) == 1
-        && context->variables != context->of_run) {
+    SharedContexts *contexts = &loop->contexts;
+    if (contexts->shared != NULL && Py_REFCNT(contexts->shared) == 1
+        && contexts->variables != contexts->of_run) {
         contexts_clear(loop);
     }
 }
+
 /* A run begins: its context's variables; contexts_leave_run() takes what this returns. */
 const void *contexts_enter_run(LoopObject *loop);
 void contexts_leave_run(LoopObject *loop, const void *outer);

@@ -125,7 +125,7 @@ typedef struct {
     PyObject *shared, *spare;
     const void *variables; /* of both */
     const void *of_run;    /* of the context that the run was entered in */
-} SharedContext;
+} SharedContexts;
 
 /* A timer without a handle; record.h. */
 #define RECORD_ARGS 2
@@ -220,7 +220,7 @@ struct LoopObject {
     ReadyQueue arrived; /* callbacks of descriptors, while a poll lasts */
     TimerHeap timers;
     RecordPool records;
-    SharedContext context;
+    SharedContexts contexts;
 
     /* turn.c */
     uint64_t turn; /* counts them */

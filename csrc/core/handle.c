@@ -38,8 +38,7 @@ static inline PyObject *
 handle_find_context(LoopObject *loop, HandleObject *handle)
 {
     if (unlikely(loop->thread_id == 0)) {
-        return PyContext_CopyCurrent(); /* the loop may never run, and must hold nothing for long
-                                         */
+        return PyContext_CopyCurrent(); /* a loop that may never run holds nothing for others */
     }
     handle->flags |= HANDLE_SHARES_CONTEXT;
     return contexts_share(loop);
@@ -282,8 +281,7 @@ handle_call_timed(LoopObject *loop, HandleObject *handle)
     return result;
 }
 
-/* The context that it runs in, which handle_leave_context() takes back; NULL with an exception.
- */
+/* The context that it runs in, for handle_leave_context(); NULL with an exception. */
 static inline PyObject *
 handle_enter_context(LoopObject *loop, HandleObject *handle)
 {
@@ -295,8 +293,8 @@ handle_enter_context(LoopObject *loop, HandleObject *handle)
         Py_XDECREF(own);
         return NULL;
     }
-    if (unlikely(Py_REFCNT(handle) > 1)) {
-        handle_own_context(handle, Py_NewRef(own));
+    if (unlikely(Py_REFCNT(handle) > 1 || handle->weakrefs != NULL)) {
+        handle_own_context(handle, Py_NewRef(own)); /* somebody can look at it */
     }
     return own;
 }

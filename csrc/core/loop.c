@@ -334,8 +334,8 @@ loop_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(loop->poll_hook);
     Py_VISIT(loop->parked);
     Py_VISIT(loop->guests);
-    Py_VISIT(loop->context.shared);
-    Py_VISIT(loop->context.spare);
+    Py_VISIT(loop->contexts.shared);
+    Py_VISIT(loop->contexts.spare);
     for (size_t i = 0; i < loop->ready.count; i++) {
         size_t at = (loop->ready.head + i) & (loop->ready.capacity - 1);
         PyObject *item = loop->ready.items[at];

@@ -56,9 +56,9 @@ ready_pop(ReadyQueue *queue)
     return item;
 }
 
-/* Those of a large bulk have left the caches when their turn comes: one is fetched some
- * callbacks ahead. Inlined whatever happens: GCC takes a function that does
- * nothing else for one that does nothing. */
+/* Those of a large bulk have left the caches when their turn comes: one is fetched some callbacks
+ * ahead. Inlined whatever happens: GCC takes a function that does nothing else for one that does
+ * nothing. */
 __attribute__((always_inline)) static inline void
 ready_prefetch(LoopObject *loop)
 {

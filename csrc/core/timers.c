@@ -14,7 +14,7 @@
 #include <math.h>
 
 #define COMPACT_MIN_CANCELLED 100 /* asyncio's figures */
-#define MANY 1000 /* timers, that wait: from there on records spare cache misses */
+#define MANY 1000                 /* from so many timers on records spare cache misses */
 
 
 /* ---- the clock ------------------------------------------------------------------------ */
